@@ -1,0 +1,106 @@
+#include "common/arrays.h"
+
+#include <numeric>
+
+#include "common/check.h"
+
+namespace merlin {
+namespace {
+
+namespace py = pybind11;
+
+// The DLPack exchange structures, as its specification (version 0.x) lays them out.
+struct DlDevice {
+  int32_t type;
+  int32_t id;
+};
+struct DlType {
+  uint8_t code;
+  uint8_t bits;
+  uint16_t lanes;
+};
+struct DlTensor {
+  void* data;
+  DlDevice device;
+  int32_t rank;
+  DlType type;
+  int64_t* shape;
+  int64_t* strides;
+  uint64_t byte_offset;
+};
+
+constexpr int kDlCpu = 1, kDlCuda = 2, kDlCudaHost = 3;
+
+std::string NameOfDlType(const DlType& type) {
+  static const char* const kKinds[] = {"int", "uint", "float", "handle", "bfloat", "complex", "bool"};
+  const std::string kind = type.code < 7 ? kKinds[type.code] : "unknown";
+  return kind + std::to_string(type.bits) + (type.lanes == 1 ? "" : "x" + std::to_string(type.lanes));
+}
+
+std::string Join(const std::vector<int64_t>& shape) {
+  std::string text = "(";
+  for (size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
+  return text + ")";
+}
+
+}  // namespace
+
+Array::Array(py::handle object, const std::string& name) : name_(name), owner_(py::reinterpret_borrow<py::object>(object)) {
+  if (py::isinstance<py::array>(object)) {
+    FromNumpy(py::reinterpret_borrow<py::array>(object));
+  } else {
+    Check(py::hasattr(object, "__dlpack__"), name, " must be a NumPy array or support DLPack. Received: ",
+          std::string(py::str(py::type::of(object))));
+    FromDlpack(object);
+  }
+}
+
+void Array::FromNumpy(const py::array& array) {
+  Check(array.flags() & py::array::c_style, name_, " must be contiguous in row-major order");
+  data_ = const_cast<void*>(array.data());
+  for (py::ssize_t i = 0; i < array.ndim(); ++i) shape_.push_back(array.shape(i));
+  dtype_ = std::string(py::str(array.dtype().attr("name")));
+}
+
+void Array::FromDlpack(py::handle object) {
+  const py::object capsule = object.attr("__dlpack__")();
+  // DLManagedTensor begins with its DLTensor. The capsule keeps ownership: it is not renamed to "used", so its own
+  // destructor frees the exchange structure, and owner_ keeps the memory.
+  const auto* tensor = static_cast<const DlTensor*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));
+  if (!tensor) throw py::error_already_set();
+  Check(tensor->device.type == kDlCpu || tensor->device.type == kDlCuda || tensor->device.type == kDlCudaHost, name_,
+        " must lie in host or CUDA memory. Received: DLPack device type ", tensor->device.type);
+  on_cuda_ = tensor->device.type == kDlCuda;
+  data_ = static_cast<char*>(tensor->data) + tensor->byte_offset;
+  shape_.assign(tensor->shape, tensor->shape + tensor->rank);
+  int64_t expected = 1;
+  for (int i = tensor->rank - 1; tensor->strides && i >= 0; --i) {
+    Check(shape_[i] <= 1 || size() == 0 || tensor->strides[i] == expected, name_,
+          " must be contiguous in row-major order. Received: shape ", Join(shape_), " with stride ", tensor->strides[i],
+          " in dimension ", i);
+    expected *= shape_[i];
+  }
+  dtype_ = NameOfDlType(tensor->type);
+  if (dtype_ == "bfloat16" || dtype_.rfind("bfloat", 0) == 0) dtype_ = "bfloat16";
+}
+
+int64_t Array::size() const {
+  return std::accumulate(shape_.begin(), shape_.end(), int64_t{1}, std::multiplies<int64_t>());
+}
+
+void Array::RequireRank(int rank) const {
+  Check(static_cast<int>(shape_.size()) == rank, name_, " must have rank ", rank, ". Received shape: ", Join(shape_));
+}
+
+void Array::RequireDType(const std::string& dtype) const {
+  Check(dtype_ == dtype, name_, " must have dtype ", dtype, ". Received: ", dtype_);
+}
+
+DType Array::FloatDType() const {
+  if (dtype_ == "float32") return DType::kFloat32;
+  if (dtype_ == "float16") return DType::kFloat16;
+  if (dtype_ == "bfloat16") return DType::kBFloat16;
+  throw InvalidArgument(name_ + " must have dtype float32, float16 or bfloat16. Received: " + dtype_);
+}
+
+}  // namespace merlin

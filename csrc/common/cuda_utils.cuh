@@ -1,0 +1,114 @@
+// Small pieces that CUDA kernels share: launch checks, packs of elements, conversions.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "common/check.h"
+#include "common/dtypes.h"
+
+namespace merlin {
+
+inline void CheckCuda(cudaError_t status, const char* what) {
+  if (status == cudaSuccess) return;
+  cudaGetLastError();  // clear it: the caller's next launch check must not find this one
+  throw DeviceFailure(Concat(what, " failed: ", cudaGetErrorString(status)));
+}
+inline void CheckLaunch(const char* kernel) { CheckCuda(cudaGetLastError(), kernel); }
+
+// N elements that one thread moves at once: 16, 4 or 2 bytes.
+template <typename T, int N>
+struct alignas(N * sizeof(T)) Pack {
+  T item[N];
+};
+
+template <int kBytes>
+struct Word;
+template <>
+struct Word<16> {
+  using type = uint4;
+};
+template <>
+struct Word<8> {
+  using type = uint2;
+};
+template <>
+struct Word<4> {
+  using type = uint32_t;
+};
+template <>
+struct Word<2> {
+  using type = uint16_t;
+};
+
+// Read-only for the whole kernel.
+template <typename T, int N>
+__device__ __forceinline__ Pack<T, N> LoadConst(const T* from) {
+  using W = typename Word<N * sizeof(T)>::type;
+  const W word = __ldg(reinterpret_cast<const W*>(from));
+  return *reinterpret_cast<const Pack<T, N>*>(&word);
+}
+template <typename T, int N>
+__device__ __forceinline__ Pack<T, N> Load(const T* from) {
+  using W = typename Word<N * sizeof(T)>::type;
+  const W word = *reinterpret_cast<const W*>(from);
+  return *reinterpret_cast<const Pack<T, N>*>(&word);
+}
+template <typename T, int N>
+__device__ __forceinline__ void Store(const Pack<T, N>& pack, T* to) {
+  using W = typename Word<N * sizeof(T)>::type;
+  *reinterpret_cast<W*>(to) = *reinterpret_cast<const W*>(&pack);
+}
+
+__device__ __forceinline__ float AsFloat(float value) { return value; }
+__device__ __forceinline__ float AsFloat(__half value) { return __half2float(value); }
+__device__ __forceinline__ float AsFloat(__nv_bfloat16 value) { return __bfloat162float(value); }
+
+template <typename T>
+__device__ __forceinline__ T RoundTo(float value);
+template <>
+__device__ __forceinline__ float RoundTo<float>(float value) {
+  return value;
+}
+template <>
+__device__ __forceinline__ __half RoundTo<__half>(float value) {
+  return __float2half_rn(value);
+}
+template <>
+__device__ __forceinline__ __nv_bfloat16 RoundTo<__nv_bfloat16>(float value) {
+  return __float2bfloat16_rn(value);
+}
+
+// Calls body with a value of the CUDA type of `dtype`.
+template <typename Body>
+void DispatchDType(DType dtype, Body&& body) {
+  switch (dtype) {
+    case DType::kFloat32:
+      return body(float{});
+    case DType::kFloat16:
+      return body(__half{});
+    case DType::kBFloat16:
+      return body(__nv_bfloat16{});
+  }
+}
+
+// Tables of one type give outputs of the same type or of float32; float32 tables give any.
+template <typename Body>
+void DispatchTableAndOutput(DType table, DType output, Body&& body) {
+  DispatchDType(table, [&](auto t) {
+    using T = decltype(t);
+    if (table == output) return body(t, t);
+    if (output == DType::kFloat32) return body(t, float{});
+    if constexpr (std::is_same_v<T, float>) {
+      return DispatchDType(output, [&](auto o) { body(t, o); });
+    } else {
+      throw InvalidArgument(Concat("output_dtype must be float32 or the table's ", NameOf(table),
+                                   " on CUDA. Received: ", NameOf(output)));
+    }
+  });
+}
+
+}  // namespace merlin

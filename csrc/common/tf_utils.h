@@ -1,0 +1,64 @@
+// What every *_tf.cc needs: translating types, errors and threads between TensorFlow and the kernels.
+#pragma once
+
+#include "common/check.h"
+#include "common/dtypes.h"
+#include "common/parallel.h"
+#include "tensorflow/core/framework/op_kernel.h"
+#include "tensorflow/core/lib/core/threadpool.h"
+#include "xla/stream_executor/stream.h"
+
+namespace merlin {
+
+inline DType FromTensorFlow(tensorflow::DataType type) {
+  switch (type) {
+    case tensorflow::DT_FLOAT:
+      return DType::kFloat32;
+    case tensorflow::DT_HALF:
+      return DType::kFloat16;
+    case tensorflow::DT_BFLOAT16:
+      return DType::kBFloat16;
+    default:
+      throw InvalidArgument("dtype must be float32, float16 or bfloat16. Received: " + tensorflow::DataTypeString(type));
+  }
+}
+
+// The status of an argument that breaks a rule.
+template <typename... Parts>
+absl::Status Invalid(const Parts&... parts) {
+  return absl::InvalidArgumentError(Concat(parts...));
+}
+
+// Runs `body` and turns what the kernels throw into the op's status.
+template <typename Body>
+void RunKernel(tensorflow::OpKernelContext* ctx, Body&& body) {
+  try {
+    body();
+  } catch (const InvalidArgument& error) {
+    ctx->CtxFailure(Invalid(error.what()));
+  } catch (const std::exception& error) {
+    ctx->CtxFailure(absl::InternalError(error.what()));
+  }
+}
+
+// TensorFlow's own worker threads.
+class TensorFlowThreads : public Threads {
+ public:
+  explicit TensorFlowThreads(tensorflow::OpKernelContext* ctx)
+      : workers_(*ctx->device()->tensorflow_cpu_worker_threads()) {}
+  int count() const override { return workers_.num_threads; }
+  void For(int64_t total, int64_t cost, const std::function<void(int64_t, int64_t)>& body) override {
+    using Pool = tensorflow::thread::ThreadPool;
+    if (total > 0) workers_.workers->ParallelFor(total, Pool::SchedulingParams::Adaptive(cost), body);
+  }
+
+ private:
+  const tensorflow::DeviceBase::CpuWorkerThreads& workers_;
+};
+
+// The cudaStream_t that the op's device runs on.
+inline void* CudaStreamOf(tensorflow::OpKernelContext* ctx) {
+  return ctx->op_device_context()->stream()->platform_specific_handle().stream;
+}
+
+}  // namespace merlin

@@ -1,0 +1,261 @@
+// embedding_bag for Python without TensorFlow: NumPy arrays, or DLPack arrays on a CPU or a GPU. Outputs are the caller's.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <optional>
+
+#include "common/arrays.h"
+#include "common/check.h"
+#include "embedding_bag/embedding_bag.h"
+#ifdef MERLIN_WITH_CUDA
+#include "embedding_bag/embedding_bag_cuda.h"
+#endif
+
+namespace merlin {
+namespace {
+
+namespace py = pybind11;
+
+// What the arrays of one call say, and the arrays themselves so that they live as long.
+struct PythonCall {
+  BagBatch batch;
+  std::vector<std::unique_ptr<Array>> arrays;
+  bool on_cuda = false;
+
+  const Array& Keep(py::handle object, const std::string& name) {
+    arrays.push_back(std::make_unique<Array>(object, name));
+    const Array& array = *arrays.back();
+    Check(array.on_cuda() == on_cuda || arrays.size() == 1, name, " must lie on the same device as the tables");
+    on_cuda = array.on_cuda();
+    return array;
+  }
+};
+
+Combiner CombinerFrom(const std::string& name) {
+  if (name == "sum") return Combiner::kSum;
+  if (name == "mean") return Combiner::kMean;
+  if (name == "sqrtn") return Combiner::kSqrtn;
+  if (name == "max") return Combiner::kMax;
+  throw InvalidArgument("combiner must be 'sum', 'mean', 'sqrtn' or 'max'. Received: '" + name + "'");
+}
+
+std::unique_ptr<PythonCall> Read(const py::list& tables, const py::list& ids, const py::list& row_splits,
+                                 const py::list& weights, const std::vector<int>& table_of_feature,
+                                 const std::vector<std::string>& combiners,
+                                 const std::vector<std::optional<int64_t>>& padding_ids) {
+  auto call = std::make_unique<PythonCall>();
+  BagBatch& batch = call->batch;
+  const size_t n = py::len(ids);
+  Check(py::len(row_splits) == n && py::len(weights) == n && table_of_feature.size() == n && combiners.size() == n &&
+            padding_ids.size() == n,
+        "row_splits, weights, table_of_feature, combiners and padding_ids must have one entry a feature. Received: ",
+        py::len(row_splits), ", ", py::len(weights), ", ", table_of_feature.size(), ", ", combiners.size(), " and ",
+        padding_ids.size(), " for ", n, " features");
+  for (size_t t = 0; t < py::len(tables); ++t) {
+    const Array& table = call->Keep(tables[t], Concat("tables[", t, "]"));
+    table.RequireRank(2);
+    if (t == 0) batch.table_dtype = table.FloatDType();
+    Check(table.FloatDType() == batch.table_dtype, "tables must have one dtype. Received: ", NameOf(batch.table_dtype),
+          " and ", table.dtype());
+    batch.tables.push_back({table.data(), table.shape()[0], table.shape()[1]});
+  }
+  for (size_t f = 0; f < n; ++f) {
+    const std::string where = Concat("[", f, "]");
+    BagFeature feature{};
+    const Array& values = call->Keep(ids[f], "ids" + where);
+    Check(values.dtype() == "int32" || values.dtype() == "int64", values.name(),
+          " must have dtype int32 or int64. Received: ", values.dtype());
+    if (f == 0) batch.ids_are_int64 = values.dtype() == "int64";
+    Check((values.dtype() == "int64") == batch.ids_are_int64, "ids must have one dtype. Received: int32 and int64");
+    Check(table_of_feature[f] >= 0 && table_of_feature[f] < static_cast<int>(batch.tables.size()), "table_of_feature",
+          where, " must be in [0, ", batch.tables.size(), "). Received: ", table_of_feature[f]);
+    feature.ids = values.data();
+    feature.num_ids = values.size();
+    feature.table = table_of_feature[f];
+    feature.combiner = CombinerFrom(combiners[f]);
+    feature.padding_id = padding_ids[f].value_or(kNoPadding);
+    if (row_splits[f].is_none()) {
+      values.RequireRank(2);
+      feature.num_bags = values.shape()[0];
+    } else {
+      values.RequireRank(1);
+      const Array& splits = call->Keep(row_splits[f], "row_splits" + where);
+      splits.RequireRank(1);
+      splits.RequireDType("int64");
+      Check(splits.size() >= 1, splits.name(), " must have at least one element. Received: none");
+      feature.row_splits = static_cast<const int64_t*>(splits.data());
+      feature.num_bags = splits.size() - 1;
+    }
+    if (!weights[f].is_none()) {
+      const Array& weight = call->Keep(weights[f], "weights" + where);
+      weight.RequireDType("float32");
+      Check(weight.shape() == values.shape(), weight.name(), " must have the shape of its ids");
+      feature.weights = static_cast<const float*>(weight.data());
+    }
+    batch.features.push_back(feature);
+    batch.names.push_back(std::to_string(f));
+  }
+  return call;
+}
+
+// Outputs or gradients: one array a feature, or one for all with their columns side by side.
+void Attach(PythonCall* call, const py::list& arrays, const char* name, bool as_output) {
+  BagBatch& batch = call->batch;
+  const size_t n = batch.features.size();
+  const bool concat = py::len(arrays) == 1 && n > 1;
+  Check(concat || py::len(arrays) == n, name, " must hold one array, or one a feature. Received: ", py::len(arrays));
+  int64_t column = 0;
+  for (size_t f = 0; f < n; ++f) {
+    BagFeature& feature = batch.features[f];
+    const int64_t dim = batch.tables[feature.table].dim;
+    const Array& array = call->Keep(arrays[concat ? 0 : f], Concat(name, "[", concat ? 0 : f, "]"));
+    array.RequireRank(2);
+    if (f == 0) batch.output_dtype = array.FloatDType();
+    Check(array.FloatDType() == batch.output_dtype, name, " must have one dtype");
+    const int64_t stride = array.shape()[1];
+    Check(array.shape()[0] == feature.num_bags && (concat ? column + dim <= stride : dim == stride), array.name(),
+          " must have shape (", feature.num_bags, ", ", concat ? "sum of dims" : std::to_string(dim), "). Received: (",
+          array.shape()[0], ", ", stride, ")");
+    char* data = static_cast<char*>(array.data()) + column * SizeOf(batch.output_dtype);
+    (as_output ? feature.output : const_cast<void*&>(feature.grad)) = data;
+    feature.output_stride = stride;
+    if (concat) column += dim;
+  }
+}
+
+#ifdef MERLIN_WITH_CUDA
+CudaStream StreamFrom(uintptr_t stream) { return reinterpret_cast<CudaStream>(stream); }
+#else
+[[noreturn]] void NoCuda() { throw InvalidArgument("This build has no CUDA kernels: arrays must lie in host memory"); }
+#endif
+
+void Forward(const py::list& tables, const py::list& ids, const py::list& row_splits, const py::list& weights,
+             const std::vector<int>& table_of_feature, const std::vector<std::string>& combiners,
+             const std::vector<std::optional<int64_t>>& padding_ids, const py::list& outputs,
+             [[maybe_unused]] uintptr_t stream, int num_threads) {
+  auto call = Read(tables, ids, row_splits, weights, table_of_feature, combiners, padding_ids);
+  Attach(call.get(), outputs, "outputs", true);
+  py::gil_scoped_release release;
+  if (!call->on_cuda) {
+    StdThreads threads(num_threads);
+    EmbeddingBagForward(call->batch, threads);
+    return;
+  }
+#ifdef MERLIN_WITH_CUDA
+  EmbeddingBagForwardCuda(call->batch, StreamFrom(stream));
+#else
+  NoCuda();
+#endif
+}
+
+size_t GradWorkspace(const py::list& tables, const py::list& ids, const py::list& row_splits, const py::list& weights,
+                     const std::vector<int>& table_of_feature, const std::vector<std::string>& combiners,
+                     const std::vector<std::optional<int64_t>>& padding_ids) {
+  auto call = Read(tables, ids, row_splits, weights, table_of_feature, combiners, padding_ids);
+  if (!call->on_cuda) return 0;
+#ifdef MERLIN_WITH_CUDA
+  return EmbeddingBagGradientCuda(call->batch).workspace_bytes();
+#else
+  NoCuda();
+#endif
+}
+
+std::vector<int64_t> Grad(const py::list& tables, const py::list& ids, const py::list& row_splits,
+                          const py::list& weights, const std::vector<int>& table_of_feature,
+                          const std::vector<std::string>& combiners,
+                          const std::vector<std::optional<int64_t>>& padding_ids, const py::list& grads,
+                          const py::list& unique_ids, const py::list& rows, const py::list& weights_grads,
+                          [[maybe_unused]] const py::object& workspace, [[maybe_unused]] uintptr_t stream, int num_threads) {
+  auto call = Read(tables, ids, row_splits, weights, table_of_feature, combiners, padding_ids);
+  Attach(call.get(), grads, "grads", false);
+  BagBatch& batch = call->batch;
+  const size_t num_tables = batch.tables.size();
+  Check(py::len(unique_ids) == num_tables && py::len(rows) == num_tables,
+        "unique_ids and rows must hold one array a table. Received: ", py::len(unique_ids), " and ", py::len(rows));
+  std::vector<void*> id_ptrs, row_ptrs;
+  std::vector<int64_t> capacity;
+  for (size_t t = 0; t < num_tables; ++t) {
+    const Array& id = call->Keep(unique_ids[t], Concat("unique_ids[", t, "]"));
+    const Array& row = call->Keep(rows[t], Concat("rows[", t, "]"));
+    id.RequireRank(1);
+    id.RequireDType(batch.ids_are_int64 ? "int64" : "int32");
+    row.RequireRank(2);
+    row.RequireDType(NameOf(batch.table_dtype));
+    Check(row.shape()[1] == batch.tables[t].dim, row.name(), " must have ", batch.tables[t].dim, " columns. Received: ",
+          row.shape()[1]);
+    id_ptrs.push_back(id.data());
+    row_ptrs.push_back(row.data());
+    capacity.push_back(std::min(id.size(), row.shape()[0]));
+  }
+  for (size_t f = 0; f < py::len(weights_grads); ++f) {
+    if (weights_grads[f].is_none()) continue;
+    const Array& grad = call->Keep(weights_grads[f], Concat("weights_grads[", f, "]"));
+    Check(f < batch.features.size() && batch.features[f].weights, grad.name(), " must belong to a feature with weights");
+    grad.RequireDType("float32");
+    Check(grad.size() == batch.features[f].num_ids, grad.name(), " must have one element an id. Received: ", grad.size());
+    batch.features[f].weights_grad = static_cast<float*>(grad.data());
+  }
+  const bool any_weights = py::len(weights_grads) > 0;
+  const auto check_capacity = [&](size_t t, int64_t count) {
+    Check(count <= capacity[t], "unique_ids and rows of table ", t, " must have room for ", count, " rows. Received: ",
+          capacity[t]);
+  };
+  std::vector<int64_t> counts;
+  if (!call->on_cuda) {
+    py::gil_scoped_release release;
+    StdThreads threads(num_threads);
+    EmbeddingBagGradient gradient(batch, threads);
+    for (size_t t = 0; t < num_tables; ++t) {
+      counts.push_back(gradient.num_rows(static_cast<int>(t)));
+      check_capacity(t, counts[t]);
+    }
+    gradient.Write(id_ptrs, row_ptrs, threads);
+    if (any_weights) EmbeddingBagWeightsGradient(batch, threads);
+    return counts;
+  }
+#ifdef MERLIN_WITH_CUDA
+  EmbeddingBagGradientCuda gradient(batch);
+  const Array& space = call->Keep(workspace, "workspace");
+  space.RequireDType("uint8");
+  Check(space.size() >= static_cast<int64_t>(gradient.workspace_bytes()), "workspace must have ",
+        gradient.workspace_bytes(), " bytes. Received: ", space.size());
+  py::gil_scoped_release release;
+  gradient.Sort(space.data(), StreamFrom(stream));
+  counts = gradient.CountRows(StreamFrom(stream));
+  for (size_t t = 0; t < num_tables; ++t) check_capacity(t, counts[t]);
+  gradient.Write(id_ptrs, row_ptrs, StreamFrom(stream));
+  if (any_weights) EmbeddingBagWeightsGradientCuda(batch, StreamFrom(stream));
+  return counts;
+#else
+  NoCuda();
+#endif
+}
+
+}  // namespace
+
+void BindEmbeddingBag(py::module_& module) {
+  module.def("embedding_bag_forward", &Forward, py::arg("tables"), py::arg("ids"), py::arg("row_splits"),
+             py::arg("weights"), py::arg("table_of_feature"), py::arg("combiners"), py::arg("padding_ids"),
+             py::arg("outputs"), py::arg("stream") = 0, py::arg("num_threads") = 0,
+             "Pools rows of the tables into `outputs`: one array a feature, or one array with all columns.");
+  module.def("embedding_bag_grad_workspace", &GradWorkspace, py::arg("tables"), py::arg("ids"), py::arg("row_splits"),
+             py::arg("weights"), py::arg("table_of_feature"), py::arg("combiners"), py::arg("padding_ids"),
+             "Bytes of device memory that embedding_bag_grad needs as `workspace`; 0 on a CPU.");
+  module.def("embedding_bag_grad", &Grad, py::arg("tables"), py::arg("ids"), py::arg("row_splits"), py::arg("weights"),
+             py::arg("table_of_feature"), py::arg("combiners"), py::arg("padding_ids"), py::arg("grads"),
+             py::arg("unique_ids"), py::arg("rows"), py::arg("weights_grads") = py::list(),
+             py::arg("workspace") = py::none(), py::arg("stream") = 0, py::arg("num_threads") = 0,
+             "Writes each table's unique ids (ascending) and summed gradient rows; returns how many there are.");
+  module.def("cpu_instruction_set", &CpuInstructionSet, "The instruction set that CPU kernels use on this machine.");
+#ifdef MERLIN_WITH_CUDA
+  module.def("take_device_error", &TakeDeviceError,
+             "The message of a bad id or split that a CUDA kernel met and skipped since the last call, or ''.");
+  module.def("cuda_device_present", &CudaDevicePresent);
+  module.def("cuda_device_name", &CudaDeviceName);
+  module.def("cuda_architectures", &CudaArchitectures);
+  module.def("cuda_version", &CudaRuntimeVersion);
+#endif
+}
+
+}  // namespace merlin

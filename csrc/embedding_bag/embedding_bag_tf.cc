@@ -1,0 +1,437 @@
+// embedding_bag as TensorFlow ops: MerlinEmbeddingBag (tables as tensors), MerlinResourceEmbeddingBag (tables as resource
+// variables, read in place without a copy), and their gradient ops. One op serves all tables and features of a model.
+//
+// ids:        one tensor a feature; rank 1 with row_splits, or rank 2 [bags, ids a bag] without.
+// row_splits: only of the features whose splits_of_feature is not -1. weights: likewise, weights_of_feature.
+#include <memory>
+
+#include "common/tf_utils.h"
+#include "embedding_bag/embedding_bag.h"
+#include "tensorflow/core/framework/common_shape_fns.h"
+#include "tensorflow/core/framework/op.h"
+#include "tensorflow/core/framework/resource_mgr.h"
+#include "tensorflow/core/framework/resource_var.h"
+#include "tensorflow/core/framework/shape_inference.h"
+#ifdef MERLIN_WITH_CUDA
+#include "embedding_bag/embedding_bag_cuda.h"
+#endif
+
+namespace merlin {
+namespace {
+
+using tensorflow::OpKernel;
+using tensorflow::OpKernelConstruction;
+using tensorflow::OpKernelContext;
+using absl::Status;
+using tensorflow::Tensor;
+using tensorflow::TensorShape;
+using tensorflow::shape_inference::DimensionHandle;
+using tensorflow::shape_inference::InferenceContext;
+using tensorflow::shape_inference::ShapeHandle;
+
+// Shape of table t: from the tensor, or from what the resource handle says of its variable.
+Status TableShape(InferenceContext* c, bool resource, int t, ShapeHandle* shape) {
+  *shape = c->UnknownShapeOfRank(2);
+  if (!resource) return c->WithRank(c->input(t), 2, shape);
+  const auto* handle = c->input_handle_shapes_and_types(t);
+  if (handle == nullptr || handle->empty()) return absl::OkStatus();
+  return c->WithRank((*handle)[0].shape, 2, shape);
+}
+
+Status ForwardShape(InferenceContext* c, bool resource) {
+  int num_tables;
+  std::vector<int> table_of_feature, splits_of_feature;
+  bool concat;
+  TF_RETURN_IF_ERROR(c->GetAttr("num_tables", &num_tables));
+  TF_RETURN_IF_ERROR(c->GetAttr("table_of_feature", &table_of_feature));
+  TF_RETURN_IF_ERROR(c->GetAttr("splits_of_feature", &splits_of_feature));
+  TF_RETURN_IF_ERROR(c->GetAttr("concat", &concat));
+  const int num_features = static_cast<int>(table_of_feature.size());
+  DimensionHandle width = c->MakeDim(0), common = c->UnknownDim();
+  for (int f = 0; f < num_features; ++f) {
+    ShapeHandle table, ids, splits;
+    TF_RETURN_IF_ERROR(TableShape(c, resource, table_of_feature[f], &table));
+    DimensionHandle bags;
+    if (splits_of_feature[f] < 0) {
+      TF_RETURN_IF_ERROR(c->WithRank(c->input(num_tables + f), 2, &ids));
+      bags = c->Dim(ids, 0);
+    } else {
+      TF_RETURN_IF_ERROR(c->WithRank(c->input(num_tables + f), 1, &ids));
+      TF_RETURN_IF_ERROR(c->WithRank(c->input(num_tables + num_features + splits_of_feature[f]), 1, &splits));
+      TF_RETURN_IF_ERROR(c->Subtract(c->Dim(splits, 0), 1, &bags));
+    }
+    if (concat) {
+      TF_RETURN_IF_ERROR(c->Merge(common, bags, &common));
+      TF_RETURN_IF_ERROR(c->Add(width, c->Dim(table, 1), &width));
+    } else {
+      c->set_output(f, c->Matrix(bags, c->Dim(table, 1)));
+    }
+  }
+  if (concat) c->set_output(0, c->Matrix(common, width));
+  return absl::OkStatus();
+}
+
+Status GradientShape(InferenceContext* c, bool resource) {
+  int num_tables, num_features, num_splits, num_weights;
+  TF_RETURN_IF_ERROR(c->GetAttr("num_tables", &num_tables));
+  TF_RETURN_IF_ERROR(c->GetAttr("num_features", &num_features));
+  TF_RETURN_IF_ERROR(c->GetAttr("num_splits", &num_splits));
+  TF_RETURN_IF_ERROR(c->GetAttr("num_weights", &num_weights));
+  for (int t = 0; t < num_tables; ++t) {
+    ShapeHandle table;
+    TF_RETURN_IF_ERROR(TableShape(c, resource, t, &table));
+    const DimensionHandle rows = c->UnknownDim();
+    c->set_output(t, c->Vector(rows));
+    c->set_output(num_tables + t, c->Matrix(rows, c->Dim(table, 1)));
+  }
+  for (int w = 0; w < num_weights; ++w) {
+    c->set_output(2 * num_tables + w, c->input(num_tables + num_features + num_splits + w));
+  }
+  return absl::OkStatus();
+}
+
+#define MERLIN_BAG_INPUTS(TABLES)       \
+  .Input(TABLES)                        \
+      .Input("ids: num_features * Tids") \
+      .Input("row_splits: num_splits * int64") \
+      .Input("weights: num_weights * float")
+
+#define MERLIN_BAG_ATTRS                              \
+  .Attr("T: {float, half, bfloat16}")                 \
+      .Attr("Tids: {int32, int64}")                   \
+      .Attr("Tout: {float, half, bfloat16}")          \
+      .Attr("num_tables: int >= 1")                   \
+      .Attr("num_features: int >= 1")                 \
+      .Attr("num_splits: int >= 0")                   \
+      .Attr("num_weights: int >= 0")                  \
+      .Attr("table_of_feature: list(int)")            \
+      .Attr("splits_of_feature: list(int)")           \
+      .Attr("weights_of_feature: list(int)")          \
+      .Attr("combiners: list({'sum', 'mean', 'sqrtn', 'max'})") \
+      .Attr("padding_ids: list(int)")                 \
+      .Attr("names: list(string)")                    \
+      .Attr("concat: bool")                           \
+      .Attr("num_outputs: int >= 1")
+
+#define MERLIN_REGISTER_BAG_OPS(NAME, TABLES, RESOURCE)                                                \
+  REGISTER_OP(NAME)                                                                                    \
+  MERLIN_BAG_INPUTS(TABLES).Output("output: num_outputs * Tout") MERLIN_BAG_ATTRS.SetShapeFn(          \
+      [](InferenceContext* c) { return ForwardShape(c, RESOURCE); });                                  \
+  REGISTER_OP(NAME "Grad")                                                                             \
+  MERLIN_BAG_INPUTS(TABLES)                                                                            \
+      .Input("grad: num_outputs * Tout")                                                               \
+      .Output("unique_ids: num_tables * Tids")                                                         \
+      .Output("rows: num_tables * T")                                                                  \
+      .Output("weights_grad: num_weights * float") MERLIN_BAG_ATTRS.SetShapeFn(                        \
+          [](InferenceContext* c) { return GradientShape(c, RESOURCE); })
+
+MERLIN_REGISTER_BAG_OPS("MerlinEmbeddingBag", "tables: num_tables * T", false);
+MERLIN_REGISTER_BAG_OPS("MerlinResourceEmbeddingBag", "tables: num_tables * resource", true);
+
+Combiner CombinerFrom(const std::string& name) {
+  if (name == "sum") return Combiner::kSum;
+  if (name == "mean") return Combiner::kMean;
+  if (name == "sqrtn") return Combiner::kSqrtn;
+  return Combiner::kMax;
+}
+
+// Reads the attributes once, and the inputs of each call into a BagBatch.
+class BagKernel : public OpKernel {
+ public:
+  explicit BagKernel(OpKernelConstruction* ctx) : OpKernel(ctx) {
+    std::vector<std::string> combiners;
+    tensorflow::DataType ids_type, table_type, output_type;
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("T", &table_type));
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("Tids", &ids_type));
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("Tout", &output_type));
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("table_of_feature", &table_of_feature_));
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("splits_of_feature", &splits_of_feature_));
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("weights_of_feature", &weights_of_feature_));
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("combiners", &combiners));
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("padding_ids", &padding_ids_));
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("names", &names_));
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("concat", &concat_));
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("num_tables", &num_tables_));
+    const size_t n = table_of_feature_.size();
+    OP_REQUIRES(ctx,
+                splits_of_feature_.size() == n && weights_of_feature_.size() == n && combiners.size() == n &&
+                    padding_ids_.size() == n && names_.size() == n,
+                Invalid("Each attribute of features must have ", n, " entries"));
+    for (const std::string& name : combiners) combiners_.push_back(CombinerFrom(name));
+    table_dtype_ = FromTensorFlow(table_type);
+    output_dtype_ = FromTensorFlow(output_type);
+    ids_are_int64_ = ids_type == tensorflow::DT_INT64;
+    ids_type_ = ids_type;
+    table_type_ = table_type;
+  }
+
+ protected:
+  // Keeps the variables of one call alive and, on a CPU, locked for reading.
+  struct Call {
+    BagBatch batch;
+    std::vector<tensorflow::core::RefCountPtr<tensorflow::Var>> variables;
+    std::vector<std::unique_ptr<tensorflow::tf_shared_lock>> locks;
+    std::vector<Tensor> kept;  // gradients, for the call's duration
+  };
+
+  // Fills tables and features, but no outputs or gradients.
+  void Read(OpKernelContext* ctx, Call* call) {
+    BagBatch& batch = call->batch;
+    batch.table_dtype = table_dtype_;
+    batch.output_dtype = output_dtype_;
+    batch.ids_are_int64 = ids_are_int64_;
+    batch.names = names_;
+    tensorflow::OpInputList ids, splits, weights;
+    OP_REQUIRES_OK(ctx, ctx->input_list("ids", &ids));
+    OP_REQUIRES_OK(ctx, ctx->input_list("row_splits", &splits));
+    OP_REQUIRES_OK(ctx, ctx->input_list("weights", &weights));
+    OP_REQUIRES_OK(ctx, ReadTables(ctx, call));
+    for (size_t f = 0; f < names_.size(); ++f) {
+      const Tensor& values = ids[f];
+      BagFeature feature{};
+      feature.ids = values.data();
+      feature.num_ids = values.NumElements();
+      feature.table = table_of_feature_[f];
+      feature.combiner = combiners_[f];
+      feature.padding_id = padding_ids_[f];
+      OP_REQUIRES(ctx, feature.table >= 0 && feature.table < num_tables_,
+                  Invalid("table_of_feature must be in [0, ", num_tables_, "). Received: ",
+                                                      feature.table));
+      if (splits_of_feature_[f] < 0) {
+        OP_REQUIRES(ctx, values.dims() == 2,
+                    Invalid("Ids of feature '", names_[f], "' must have rank 2 (bags, ids a "
+                                                        "bag) without row_splits. Received shape: ",
+                                                        values.shape().DebugString()));
+        feature.num_bags = values.dim_size(0);
+      } else {
+        const Tensor& row_splits = splits[splits_of_feature_[f]];
+        OP_REQUIRES(ctx, values.dims() == 1 && row_splits.dims() == 1 && row_splits.NumElements() >= 1,
+                    Invalid(
+                        "Feature '", names_[f], "' must have ids of rank 1 and row_splits of rank 1 with at least one "
+                        "element. Received shapes: ", values.shape().DebugString(), " and ",
+                        row_splits.shape().DebugString()));
+        feature.row_splits = row_splits.flat<int64_t>().data();
+        feature.num_bags = row_splits.NumElements() - 1;
+      }
+      if (weights_of_feature_[f] >= 0) {
+        const Tensor& w = weights[weights_of_feature_[f]];
+        OP_REQUIRES(ctx, w.shape() == values.shape(),
+                    Invalid("Weights of feature '", names_[f], "' must have the shape of its "
+                                                        "ids, ", values.shape().DebugString(), ". Received: ",
+                                                        w.shape().DebugString()));
+        feature.weights = w.flat<float>().data();
+      }
+      batch.features.push_back(feature);
+    }
+  }
+
+  // Columns of feature f's rows in its output; total width when outputs are concatenated.
+  int64_t Width(const BagBatch& batch) const {
+    int64_t width = 0;
+    for (const BagFeature& feature : batch.features) width += batch.tables[feature.table].dim;
+    return width;
+  }
+
+  Status CheckConcat(const BagBatch& batch) const {
+    for (size_t f = 1; concat_ && f < names_.size(); ++f) {
+      if (batch.features[f].num_bags != batch.features[0].num_bags) {
+        return Invalid(
+            "Features must have the same number of bags to be concatenated. Received: ", batch.features[0].num_bags,
+            " for '", names_[0], "' and ", batch.features[f].num_bags, " for '", names_[f], "'");
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  bool OnDevice(OpKernelContext* ctx) const {
+    return ctx->device()->tensorflow_accelerator_device_info() != nullptr;
+  }
+
+#ifdef MERLIN_WITH_CUDA
+  // An error that kernels of an earlier call noted is raised by this one.
+  static void RaiseDeviceError() {
+    const std::string message = TakeDeviceError();
+    if (!message.empty()) throw InvalidArgument(message);
+  }
+#endif
+
+  std::vector<int> table_of_feature_, splits_of_feature_, weights_of_feature_;
+  std::vector<int64_t> padding_ids_;
+  std::vector<Combiner> combiners_;
+  std::vector<std::string> names_;
+  DType table_dtype_, output_dtype_;
+  tensorflow::DataType ids_type_, table_type_;
+  bool ids_are_int64_, concat_;
+  int num_tables_;
+
+ private:
+  Status ReadTables(OpKernelContext* ctx, Call* call) {
+    for (int t = 0; t < num_tables_; ++t) {
+      const Tensor* table;
+      if (ctx->input_dtype(t) == tensorflow::DT_RESOURCE) {
+        tensorflow::core::RefCountPtr<tensorflow::Var> variable;
+        TF_RETURN_IF_ERROR(tensorflow::LookupResource(ctx, tensorflow::HandleFromInput(ctx, t), &variable));
+        bool again = false;  // one variable may be passed as two tables: a shared lock may not be taken twice
+        for (const auto& earlier : call->variables) again |= earlier.get() == variable.get();
+        if (!again) call->locks.push_back(std::make_unique<tensorflow::tf_shared_lock>(*variable->mu()));
+        table = variable->tensor();
+        if (table->dtype() != table_type_) {
+          return Invalid("Table ", t, " must have dtype ",
+                                                     tensorflow::DataTypeString(table_type_), ". Received: ",
+                                                     tensorflow::DataTypeString(table->dtype()));
+        }
+        call->variables.push_back(std::move(variable));
+      } else {
+        table = &ctx->input(t);
+      }
+      if (table->dims() != 2) {
+        return Invalid("Table ", t, " must have rank 2 (rows, dim). Received shape: ",
+                                                   table->shape().DebugString());
+      }
+      call->batch.tables.push_back({table->data(), table->dim_size(0), table->dim_size(1)});
+    }
+    return absl::OkStatus();
+  }
+};
+
+class EmbeddingBagOp : public BagKernel {
+ public:
+  using BagKernel::BagKernel;
+
+  void Compute(OpKernelContext* ctx) override {
+    RunKernel(ctx, [&] {
+      Call call;
+      Read(ctx, &call);
+      if (!ctx->status().ok()) return;
+      BagBatch& batch = call.batch;
+      OP_REQUIRES_OK(ctx, CheckConcat(batch));
+      const int64_t width = Width(batch);
+      int64_t column = 0;
+      Tensor* output = nullptr;
+      for (size_t f = 0; f < names_.size(); ++f) {
+        BagFeature& feature = batch.features[f];
+        const int64_t dim = batch.tables[feature.table].dim;
+        if (!concat_ || f == 0) {
+          const TensorShape shape({feature.num_bags, concat_ ? width : dim});
+          OP_REQUIRES_OK(ctx, ctx->allocate_output(static_cast<int>(f), shape, &output));
+          column = 0;
+        }
+        feature.output = static_cast<char*>(output->data()) + column * SizeOf(output_dtype_);
+        feature.output_stride = concat_ ? width : dim;
+        column += dim;
+      }
+      if (!OnDevice(ctx)) {
+        TensorFlowThreads threads(ctx);
+        EmbeddingBagForward(batch, threads);
+        return;
+      }
+#ifdef MERLIN_WITH_CUDA
+      RaiseDeviceError();
+      EmbeddingBagForwardCuda(batch, CudaStreamOf(ctx));
+#endif
+    });
+  }
+};
+
+class EmbeddingBagGradOp : public BagKernel {
+ public:
+  using BagKernel::BagKernel;
+
+  void Compute(OpKernelContext* ctx) override {
+    RunKernel(ctx, [&] {
+      Call call;
+      Read(ctx, &call);
+      if (!ctx->status().ok()) return;
+      OP_REQUIRES_OK(ctx, CheckConcat(call.batch));
+      OP_REQUIRES_OK(ctx, ReadGradients(ctx, &call));
+      bool any_weights = false;
+      OP_REQUIRES_OK(ctx, AllocateWeightsGradients(ctx, &call.batch, &any_weights));
+      if (!OnDevice(ctx)) {
+        TensorFlowThreads threads(ctx);
+        EmbeddingBagGradient gradient(call.batch, threads);
+        std::vector<void*> ids, rows;
+        OP_REQUIRES_OK(ctx, AllocateRows(ctx, call.batch, [&](int t) { return gradient.num_rows(t); }, &ids, &rows));
+        gradient.Write(ids, rows, threads);
+        if (any_weights) EmbeddingBagWeightsGradient(call.batch, threads);
+        return;
+      }
+#ifdef MERLIN_WITH_CUDA
+      RaiseDeviceError();
+      void* stream = CudaStreamOf(ctx);
+      EmbeddingBagGradientCuda gradient(call.batch);
+      Tensor workspace;
+      OP_REQUIRES_OK(ctx, ctx->allocate_temp(tensorflow::DT_UINT8,
+                                             TensorShape({static_cast<int64_t>(gradient.workspace_bytes())}), &workspace));
+      gradient.Sort(workspace.data(), stream);
+      const std::vector<int64_t> counts = gradient.CountRows(stream);
+      std::vector<void*> ids, rows;
+      OP_REQUIRES_OK(ctx, AllocateRows(ctx, call.batch, [&](int t) { return counts[t]; }, &ids, &rows));
+      gradient.Write(ids, rows, stream);
+      if (any_weights) EmbeddingBagWeightsGradientCuda(call.batch, stream);
+#endif
+    });
+  }
+
+ private:
+  Status ReadGradients(OpKernelContext* ctx, Call* call) const {
+    tensorflow::OpInputList grads;
+    TF_RETURN_IF_ERROR(ctx->input_list("grad", &grads));
+    const int64_t width = Width(call->batch);
+    int64_t column = 0;
+    for (size_t f = 0; f < names_.size(); ++f) {
+      BagFeature& feature = call->batch.features[f];
+      const int64_t dim = call->batch.tables[feature.table].dim;
+      const Tensor& grad = grads[concat_ ? 0 : static_cast<int>(f)];
+      const TensorShape expected({feature.num_bags, concat_ ? width : dim});
+      if (grad.shape() != expected) {
+        return Invalid("The gradient of feature '", names_[f], "' must have shape ",
+                                                   expected.DebugString(), ". Received: ", grad.shape().DebugString());
+      }
+      feature.grad = static_cast<const char*>(grad.data()) + (concat_ ? column : 0) * SizeOf(output_dtype_);
+      feature.output_stride = concat_ ? width : dim;
+      column += dim;
+    }
+    return absl::OkStatus();
+  }
+
+  Status AllocateWeightsGradients(OpKernelContext* ctx, BagBatch* batch, bool* any) const {
+    for (size_t f = 0; f < names_.size(); ++f) {
+      if (weights_of_feature_[f] < 0) continue;
+      Tensor* grad;
+      tensorflow::OpInputList ids;
+      TF_RETURN_IF_ERROR(ctx->input_list("ids", &ids));
+      TF_RETURN_IF_ERROR(ctx->allocate_output(2 * num_tables_ + weights_of_feature_[f],
+                                              ids[static_cast<int>(f)].shape(), &grad));
+      batch->features[f].weights_grad = grad->flat<float>().data();
+      *any = true;
+    }
+    return absl::OkStatus();
+  }
+
+  template <typename Count>
+  Status AllocateRows(OpKernelContext* ctx, const BagBatch& batch, Count&& count, std::vector<void*>* ids,
+                      std::vector<void*>* rows) const {
+    for (int t = 0; t < num_tables_; ++t) {
+      Tensor *id, *row;
+      TF_RETURN_IF_ERROR(ctx->allocate_output(t, TensorShape({count(t)}), &id));
+      TF_RETURN_IF_ERROR(ctx->allocate_output(num_tables_ + t, TensorShape({count(t), batch.tables[t].dim}), &row));
+      ids->push_back(id->data());
+      rows->push_back(row->data());
+    }
+    return absl::OkStatus();
+  }
+};
+
+#define MERLIN_REGISTER_BAG_KERNELS(DEVICE, HOST)                                                            \
+  REGISTER_KERNEL_BUILDER(Name("MerlinEmbeddingBag").Device(DEVICE), EmbeddingBagOp);                        \
+  REGISTER_KERNEL_BUILDER(Name("MerlinEmbeddingBagGrad").Device(DEVICE), EmbeddingBagGradOp);                \
+  REGISTER_KERNEL_BUILDER(Name("MerlinResourceEmbeddingBag").Device(DEVICE) HOST, EmbeddingBagOp);           \
+  REGISTER_KERNEL_BUILDER(Name("MerlinResourceEmbeddingBagGrad").Device(DEVICE) HOST, EmbeddingBagGradOp)
+
+MERLIN_REGISTER_BAG_KERNELS(tensorflow::DEVICE_CPU, );
+#ifdef MERLIN_WITH_CUDA
+MERLIN_REGISTER_BAG_KERNELS(tensorflow::DEVICE_GPU, .HostMemory("tables"));
+#endif
+
+}  // namespace
+}  // namespace merlin

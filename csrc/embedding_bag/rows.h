@@ -1,0 +1,32 @@
+// Arithmetic on rows, compiled once for each instruction set; `Rows()` picks the best set of this machine.
+#pragma once
+
+#include <cstdint>
+
+#include "common/dtypes.h"
+
+namespace merlin {
+
+struct RowKernels {
+  const char* instruction_set;
+
+  // sum[0..dim) += coefs[i] * table[rows[i]][0..dim) for i in [0, count); coefs null means ones. `rows` holds
+  // `readable` >= count valid entries: those behind `count` are only prefetched.
+  void (*accumulate[3])(const void* table, int64_t stride, int64_t dim, const int64_t* rows, const float* coefs,
+                        int64_t count, int64_t readable, float* sum);
+  // out[0..dim) = scale * sum[0..dim), rounded to nearest even.
+  void (*store[3])(const float* sum, float scale, int64_t dim, void* out);
+  // Dot product of a row of the first type with `other`, which is float32.
+  float (*dot[3])(const void* row, const float* other, int64_t dim);
+  // sum[0..dim) = row[0..dim)
+  void (*load[3])(const void* row, int64_t dim, float* sum);
+};
+
+const RowKernels& Rows();
+
+// One for each instruction set; null where the compiler's target has no such set.
+const RowKernels* BaselineRows();
+const RowKernels* Avx2Rows();
+const RowKernels* Avx512Rows();
+
+}  // namespace merlin

@@ -1,0 +1,8 @@
+"""Keras layers over the compiled ops."""
+
+from __future__ import annotations
+
+from merlin_models.layers.embedding_bag import EmbeddingBag
+from merlin_models.layers.embedding_bag_collection import EmbeddingBagCollection, FeatureConfig, TableConfig
+
+__all__ = ["EmbeddingBag", "EmbeddingBagCollection", "FeatureConfig", "TableConfig"]

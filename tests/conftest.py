@@ -1,0 +1,50 @@
+"""Fixtures that all tests share: devices, tolerances, random bags."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import sys
+import zlib
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+# Tests see the installed package. The source folder has no compiled part (unless a developer put it there), so it must
+# not come first; benchmarks and examples, which are not installed, are found behind it.
+if not (ROOT / "merlin_models" / "_build_info.py").exists():
+    sys.path[:] = [entry for entry in sys.path if pathlib.Path(entry or ".").resolve() != ROOT]
+sys.path.append(str(ROOT))
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+
+def _why_no_gpu() -> str | None:
+    from merlin_models import _native
+
+    if not _native.has_cuda():
+        return "this build has no CUDA kernels"
+    if not _native.module().cuda_device_present():
+        return "no CUDA device is present"
+    return None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not any("gpu" in item.keywords for item in items):
+        return
+    reason = _why_no_gpu()
+    for item in items:
+        if reason and "gpu" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason=f"gpu: {reason}"))
+
+
+@pytest.fixture(params=["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture()
+def rng(request: pytest.FixtureRequest) -> np.random.Generator:
+    """Fixed for each test, different between tests."""
+    return np.random.default_rng(zlib.crc32(request.node.name.encode()))
