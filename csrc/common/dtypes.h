@@ -40,12 +40,13 @@ MERLIN_INLINE float FloatOf(uint32_t bits) {
 MERLIN_INLINE float ToFloat(float value) { return value; }
 MERLIN_INLINE float ToFloat(BFloat16 value) { return internal::FloatOf(uint32_t{value.bits} << 16); }
 MERLIN_INLINE float ToFloat(Float16 value) {
-  // Move exponent and mantissa into place, then let one multiplication by 2^112 fix the bias (subnormals too).
+  // No float32 subnormal may occur on the way: TensorFlow's threads flush them to zero.
   const uint32_t magnitude = uint32_t{value.bits & 0x7fffu} << 13;
   const uint32_t sign = uint32_t{value.bits & 0x8000u} << 16;
   if (magnitude >= 0x0f800000u) return internal::FloatOf(sign | 0x70000000u | magnitude);  // infinity, NaN
-  const float scaled = internal::FloatOf(magnitude) * internal::FloatOf(0x77800000u);
-  return internal::FloatOf(internal::BitsOf(scaled) | sign);
+  if (magnitude >= 0x00800000u) return internal::FloatOf(sign | (magnitude + 0x38000000u));
+  const float subnormal = internal::FloatOf(0x38800000u | magnitude) - internal::FloatOf(0x38800000u);
+  return internal::FloatOf(sign | internal::BitsOf(subnormal));
 }
 
 template <typename T>

@@ -1,0 +1,178 @@
+"""embedding_bag through merlin_models._C, without TensorFlow: NumPy and DLPack arrays, CPU and GPU."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from bag_data import assert_close, random_case
+
+from merlin_models import _native
+
+native = _native.module()
+
+
+
+class Device:
+    """Makes arrays on a device and brings them back: NumPy, PyTorch on the CPU, or CuPy on the GPU."""
+
+    def __init__(self, kind: str):
+        self.kind = kind
+        if kind == "cupy":
+            self.cupy = pytest.importorskip("cupy", reason="CuPy makes the GPU's arrays")
+        if kind == "torch":
+            self.torch = pytest.importorskip("torch", reason="PyTorch makes these DLPack arrays")
+
+    def to(self, array):
+        if array is None or self.kind == "numpy":
+            return array
+        return self.cupy.asarray(array) if self.kind == "cupy" else self.torch.from_numpy(array.copy())
+
+    def back(self, array):
+        return self.cupy.asnumpy(array) if self.kind == "cupy" else np.asarray(array)
+
+
+@pytest.fixture(params=["numpy", "torch", pytest.param("cupy", marks=pytest.mark.gpu)])
+def arrays(request) -> Device:
+    return Device(request.param)
+
+
+def arguments(case, arrays: Device) -> dict:
+    ids = [case.dense_ids(f) if case.dense[f] else v for f, v in enumerate(case.values)]
+    weights = [None if w is None else w.reshape(i.shape) for w, i in zip(case.weights, ids, strict=True)]
+    return {
+        "tables": [arrays.to(t) for t in case.tables],
+        "ids": [arrays.to(i) for i in ids],
+        "row_splits": [None if d else arrays.to(s) for d, s in zip(case.dense, case.row_splits, strict=True)],
+        "weights": [arrays.to(w) for w in weights],
+        "table_of_feature": case.table_of_feature,
+        "combiners": case.combiners,
+        "padding_ids": case.padding_ids,
+    }
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("concat", [False, True])
+@pytest.mark.parametrize("num_bags", [1, 33, 129])
+def test_forward_and_gradient(rng, arrays, dtype, concat, num_bags):
+    case = random_case(rng, [(50, 16), (7, 33), (300, 4), (11, 128)], [0, 1, 1, 2, 3, 0], num_bags, dtype=dtype)
+    call = arguments(case, arrays)
+    grads = [rng.normal(size=(num_bags, d)).astype(case.tables[0].dtype) for d in case.dims]
+    poison = [np.full((num_bags, d), np.nan, g.dtype) for d, g in zip(case.dims, grads, strict=True)]
+    if concat:
+        poison, given = [np.concatenate(poison, axis=1)], [np.concatenate(grads, axis=1)]
+    else:
+        given = grads
+    outputs = [arrays.to(p) for p in poison]
+    native.embedding_bag_forward(**call, outputs=outputs)
+    expected, expected_tables, expected_weights = case.reference([g.astype(np.float64) for g in grads])
+    back = [arrays.back(o) for o in outputs]
+    if concat:
+        back = np.split(back[0], np.cumsum(case.dims)[:-1], axis=1)
+    for a, e in zip(back, expected, strict=True):
+        assert_close(a, e, dtype, "output")
+
+    room = [min(len(t), sum(len(v) for v in case.values)) for t in case.tables]
+    ids = [arrays.to(np.full(n, -1, np.int64)) for n in room]
+    rows = [arrays.to(np.full((n, t.shape[1]), np.nan, t.dtype)) for n, t in zip(room, case.tables, strict=True)]
+    weights_grads = [None if w is None else arrays.to(np.full(w.size, np.nan, np.float32)) for w in case.weights]
+    size = native.embedding_bag_grad_workspace(**call)
+    workspace = arrays.to(np.full(size, 0xAB, np.uint8)) if size else None
+    counts = native.embedding_bag_grad(
+        **call,
+        grads=[arrays.to(g) for g in given],
+        unique_ids=ids,
+        rows=rows,
+        weights_grads=weights_grads,
+        workspace=workspace,
+    )
+    for t, count in enumerate(counts):
+        dense = np.zeros(case.tables[t].shape)
+        at = arrays.back(ids[t])[:count]
+        assert (np.diff(at) > 0).all()
+        dense[at] = arrays.back(rows[t])[:count]
+        assert_close(dense, expected_tables[t], dtype, f"gradient of table {t}", scale=4)
+    for f, grad in enumerate(weights_grads):
+        if grad is not None:
+            assert_close(arrays.back(grad), expected_weights[f], "float32", f"gradient of weights {f}", scale=20)
+
+
+def test_threads_do_not_change_the_result(rng):
+    case = random_case(rng, [(500, 64), (20, 32)], [0, 1, 0], 3_000)
+    call = arguments(case, Device("numpy"))
+    results = []
+    for threads in (1, 2, 7):
+        outputs = [np.empty((3_000, d), np.float32) for d in case.dims]
+        native.embedding_bag_forward(**call, outputs=outputs, num_threads=threads)
+        ids, rows = [np.zeros(500, np.int64), np.zeros(20, np.int64)], [np.zeros((500, 64), np.float32), np.zeros((20, 32), np.float32)]
+        native.embedding_bag_grad(**call, grads=outputs, unique_ids=ids, rows=rows, num_threads=threads)
+        results.append([*outputs, *ids, *rows])
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+WRONG = [
+    ({"tables": [np.zeros((3, 2))]}, r"tables\[0\] must have dtype float32, float16 or bfloat16. Received: float64"),
+    ({"tables": [np.zeros((4, 3), np.float32)[:, :2]]}, r"tables\[0\] must be contiguous"),
+    ({"tables": [[[1.0]]]}, r"tables\[0\] must be a NumPy array or support DLPack"),
+    ({"ids": [np.zeros(2, np.int16)]}, r"ids\[0\] must have dtype int32 or int64. Received: int16"),
+    ({"row_splits": [np.zeros(2, np.int32)]}, r"row_splits\[0\] must have dtype int64. Received: int32"),
+    ({"combiners": ["median"]}, "combiner must be 'sum', 'mean', 'sqrtn' or 'max'. Received: 'median'"),
+    ({"table_of_feature": [1]}, r"table_of_feature\[0\] must be in \[0, 1\). Received: 1"),
+    ({"weights": [np.ones(3, np.float32)]}, r"weights\[0\] must have the shape of its ids"),
+    ({"outputs": [np.zeros((2, 2), np.float32)]}, r"outputs\[0\] must have shape \(1, 2\). Received: \(2, 2\)"),
+    ({"weights": []}, "must have one entry a feature"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG)
+def test_wrong_input(change, message):
+    call = {
+        "tables": [np.zeros((3, 2), np.float32)],
+        "ids": [np.array([1, 2])],
+        "row_splits": [np.array([0, 2])],
+        "weights": [None],
+        "table_of_feature": [0],
+        "combiners": ["sum"],
+        "padding_ids": [None],
+        "outputs": [np.zeros((1, 2), np.float32)],
+    }
+    with pytest.raises(ValueError, match=message):
+        native.embedding_bag_forward(**{**call, **change})
+
+
+def test_too_little_room_for_the_gradient():
+    with pytest.raises(ValueError, match="unique_ids and rows of table 0 must have room for 2 rows. Received: 1"):
+        native.embedding_bag_grad(
+            [np.zeros((3, 2), np.float32)], [np.array([1, 2])], [np.array([0, 2])], [None], [0], ["sum"], [None],
+            [np.zeros((1, 2), np.float32)], [np.zeros(1, np.int64)], [np.zeros((1, 2), np.float32)],
+        )  # fmt: skip
+
+
+def test_needs_no_tensorflow():
+    code = (
+        "import sys; from merlin_models import _native; _native.module(); "
+        "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd="/tmp", env={"PYTHONPATH": ":".join(sys.path)})
+
+
+@pytest.mark.parametrize("shape", ["table", "output"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_unaligned_pointers(rng, arrays, shape, dtype):
+    """Views that start one element late must be read element by element, not 16 bytes at once."""
+    if arrays.kind == "torch":
+        pytest.skip("the same kernels as with NumPy")
+    rows, dim = 20, 16
+    flat = rng.normal(size=rows * dim + 1).astype(dtype)
+    buffer = arrays.to(flat)
+    table = buffer[1:].reshape(rows, dim) if shape == "table" else arrays.to(flat[1:].reshape(rows, dim))
+    ids = rng.integers(0, rows, (5, 3))
+    out_flat = arrays.to(np.full(5 * dim + 1, np.nan, dtype))
+    output = out_flat[1:].reshape(5, dim) if shape == "output" else out_flat[:-1].reshape(5, dim)
+    native.embedding_bag_forward([table], [arrays.to(ids)], [None], [None], [0], ["sum"], [None], [output])
+    expected = flat[1:].reshape(rows, dim).astype(np.float64)[ids].sum(axis=1)
+    assert_close(arrays.back(output), expected, dtype, "output")
