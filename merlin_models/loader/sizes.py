@@ -1,0 +1,76 @@
+"""Numbers among the arguments: integers, and how many bytes a loader may hold."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+import numpy as np
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_BINARY_UNITS = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+
+
+def parse_buffer_size(buffer_size: float | int | str) -> int:
+    """Bytes meant by `buffer_size`.
+
+    Args:
+        buffer_size: float in (0, 1]: this share of the host memory available now; int: bytes; str: bytes with
+            a unit, such as "500MB" (10**6) or "2GiB" (2**30).
+
+    Returns:
+        Bytes, at least 1.
+
+    Raises:
+        ValueError: none of these.
+    """
+    if isinstance(buffer_size, str):
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", buffer_size.lower())
+        if match and not (match[3] and not match[2]):
+            size = int(float(match[1]) * (_BINARY_UNITS if match[3] else _UNITS)[match[2]])
+            if size >= 1:
+                return size
+    elif isinstance(buffer_size, float) and 0 < buffer_size <= 1:
+        return max(1, int(buffer_size * available_memory()))
+    elif isinstance(buffer_size, int) and not isinstance(buffer_size, bool) and buffer_size >= 1:
+        return buffer_size
+    raise ValueError(
+        "buffer_size must be a float in (0, 1] (share of the available memory), a positive int (bytes) or a "
+        f"string such as '500MB' or '2GiB'. Received: {buffer_size!r}."
+    )
+
+
+def available_memory() -> int:
+    """Bytes that this process could still take: free memory of the host, or what its control group leaves."""
+    return min([_host_memory(), *_group_memory()])
+
+
+def _host_memory() -> int:
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            for line in file:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except FileNotFoundError:
+        pass  # not Linux: half of the physical memory is taken as free
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def _group_memory() -> list[int]:
+    """What the control group (container limit, version 2) leaves; empty without a limit."""
+    try:
+        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as file:
+            limit = file.read().strip()
+        with open("/sys/fs/cgroup/memory.current", encoding="ascii") as file:
+            used = int(file.read())
+    except OSError:
+        return []
+    return [] if limit == "max" else [max(1, int(limit) - used)]
+
+
+def require_integer(name: str, value: Any, least: int) -> int:
+    """`value` as int; ValueError naming the argument where it is none or less than `least`."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f"{name} must be an integer of at least {least}. Received: {value!r}.")
+    return int(value)

@@ -1,0 +1,31 @@
+"""From NumPy columns to tensors on a device."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from merlin_models.loader.columns import Column
+
+
+def to_tensor(column: Column) -> tf.Tensor | tf.RaggedTensor:
+    """(rows, 1), (rows, length), or ragged (rows, None) for lists."""
+    if column.row_splits is not None:
+        return tf.RaggedTensor.from_row_splits(column.values, column.row_splits, validate=False)
+    values = column.values
+    return tf.convert_to_tensor(values.reshape(-1, 1) if values.ndim == 1 else values)
+
+
+def device_name(device: int | str | None) -> str:
+    """TensorFlow's name for the loader's `device`; ValueError where there is no such device."""
+    if device is None or device == "cpu":
+        return "CPU:0"
+    number = 0 if device == "gpu" else device
+    if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 0:
+        raise ValueError(f"device must be None, 'cpu', 'gpu' or the number of a GPU. Received: {device!r}.")
+    count = len(tf.config.list_physical_devices("GPU"))
+    if number >= count:
+        raise ValueError(
+            f"device must be one of the {count} GPUs that TensorFlow sees. Received: {device!r}."
+        )
+    return f"GPU:{number}"
