@@ -1,0 +1,156 @@
+"""Clocks: how the time of a call is taken on each kind of device, and how fast the device copies memory.
+
+On a GPU a sample is ``inner`` calls in a row, so that short calls are not drowned by the cost of waiting for
+the device: what is timed is the rate at which a training loop could issue them.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from benchmarks.environment import cpu_name, num_threads
+
+_COPY_BYTES_CPU = 512 << 20
+_COPY_BYTES_GPU = 1 << 30
+
+
+class WallClock:
+    """A CPU: calls return when their work is done."""
+
+    device = "cpu"
+
+    def name(self) -> str:
+        return cpu_name()
+
+    def sample(self, call: Callable[[], Any], inner: int = 1) -> float:
+        """Milliseconds a call, over ``inner`` calls."""
+        start = time.perf_counter()
+        for _ in range(inner):
+            call()
+        self.wait()
+        return (time.perf_counter() - start) * 1e3 / inner
+
+    def wait(self) -> None:
+        """Returns when the device has nothing left to do."""
+
+    def copy_gbps(self) -> float:
+        """GB/s of a large copy, bytes read plus bytes written, over all cores."""
+        threads = num_threads()
+        source = np.ones(_COPY_BYTES_CPU // 8)
+        target = np.empty_like(source)
+        parts = list(zip(np.array_split(source, threads), np.array_split(target, threads), strict=True))
+        with ThreadPoolExecutor(threads) as pool:
+
+            def copy() -> None:
+                list(pool.map(lambda part: np.copyto(part[1], part[0]), parts))
+
+            copy()
+            times = [self.sample(copy) for _ in range(5)]
+        return 2 * source.nbytes / statistics.median(times) / 1e6
+
+    def peak_extra_bytes(self, call: Callable[[], Any]) -> int | None:
+        """Memory that a call takes at most beyond what was held; None where no allocator tells it."""
+        return None
+
+
+class TorchClock(WallClock):
+    """One NVIDIA GPU driven through PyTorch: times are between two events on the current stream."""
+
+    device = "cuda"
+
+    def __init__(self) -> None:
+        import torch
+
+        self._torch = torch
+
+    def name(self) -> str:
+        return self._torch.cuda.get_device_name()
+
+    def sample(self, call: Callable[[], Any], inner: int = 1) -> float:
+        start = self._torch.cuda.Event(enable_timing=True)
+        stop = self._torch.cuda.Event(enable_timing=True)
+        start.record()
+        for _ in range(inner):
+            call()
+        stop.record()
+        stop.synchronize()
+        return start.elapsed_time(stop) / inner
+
+    def wait(self) -> None:
+        self._torch.cuda.synchronize()
+
+    def copy_gbps(self) -> float:
+        source = self._torch.ones(_COPY_BYTES_GPU // 4, device="cuda")
+        target = self._torch.empty_like(source)
+        times = [self.sample(lambda: target.copy_(source), inner=10) for _ in range(6)]
+        return 2 * _COPY_BYTES_GPU / statistics.median(times[1:]) / 1e6
+
+    def peak_extra_bytes(self, call: Callable[[], Any]) -> int | None:
+        self.wait()
+        self._torch.cuda.reset_peak_memory_stats()
+        before = self._torch.cuda.memory_allocated()
+        call()
+        self.wait()
+        return self._torch.cuda.max_memory_allocated() - before
+
+
+class TensorFlowClock(WallClock):
+    """One NVIDIA GPU driven through TensorFlow: the host's clock, read after the device has finished."""
+
+    device = "cuda"
+
+    def __init__(self) -> None:
+        import tensorflow as tf
+
+        self._tf = tf
+        if not tf.config.list_physical_devices("GPU"):
+            raise RuntimeError("TensorFlow finds no GPU")
+
+    def name(self) -> str:
+        details = self._tf.config.experimental.get_device_details(
+            self._tf.config.list_physical_devices("GPU")[0]
+        )
+        return details.get("device_name", "GPU")
+
+    def wait(self) -> None:
+        self._tf.test.experimental.sync_devices()
+
+    def copy_gbps(self) -> float:
+        tf = self._tf
+        with tf.device("GPU:0"):
+            source = tf.ones([_COPY_BYTES_GPU // 4])
+
+        @tf.function
+        def negate(x):  # reads and writes as much as a copy, and is never optimised away
+            return -x
+
+        times = [self.sample(lambda: negate(source), inner=10) for _ in range(6)]
+        return 2 * _COPY_BYTES_GPU / statistics.median(times[1:]) / 1e6
+
+    def peak_extra_bytes(self, call: Callable[[], Any]) -> int | None:
+        memory = self._tf.config.experimental
+        self.wait()
+        memory.reset_memory_stats("GPU:0")
+        before = memory.get_memory_info("GPU:0")["current"]
+        kept = call()
+        self.wait()
+        del kept
+        return memory.get_memory_info("GPU:0")["peak"] - before
+
+
+def make_clock(device: str, runtime: str) -> WallClock:
+    """The clock of a device and of what drives it.
+
+    Args:
+        device: "cpu" or "cuda".
+        runtime: "torch" or "tensorflow"; a CPU has one clock for all.
+    """
+    if device == "cpu":
+        return WallClock()
+    return {"torch": TorchClock, "tensorflow": TensorFlowClock}[runtime]()

@@ -1,0 +1,139 @@
+"""Command line of the benchmarks.
+
+On a CPU, all providers in turns:
+    python -m benchmarks.run embedding_bag --mode forward,update --out cpu.csv
+On a GPU, a process without TensorFlow, then one with it, then all rows side by side:
+    python -m benchmarks.run embedding_bag --device cuda --providers @torch --out gpu.csv
+    python -m benchmarks.run embedding_bag --device cuda --providers @tensorflow --out gpu.csv
+    python -m benchmarks.run show gpu.csv
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import pathlib
+import sys
+import time
+
+from benchmarks.clocks import make_clock
+from benchmarks.harness import MODES, Plan, run_case
+from benchmarks.rows import Row, print_rows, read_csv, set_ratios, write_csv
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.run",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("op", help="an op that benchmarks/ops/bench_<op>.py describes, or 'show'")
+    parser.add_argument("files", nargs="*", type=pathlib.Path, help="for 'show': the CSV files")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--mode", default="forward", help=f"of {', '.join(MODES)}, separated by commas")
+    parser.add_argument("--optimizers", default="adagrad", help="for mode update, separated by commas")
+    parser.add_argument(
+        "--cases", default="", help="names or groups (cpu, cuda, smoke); by default the device's"
+    )
+    parser.add_argument(
+        "--providers", default="", help="names, or @torch / @tensorflow for all that one drives"
+    )
+    parser.add_argument("--seconds", type=float, default=1.0, help="of timing for a provider and case")
+    parser.add_argument(
+        "--memory-gb", type=float, default=0.0, help="that providers may hold together on a CPU"
+    )
+    parser.add_argument("--list", action="store_true", help="print cases and providers, measure nothing")
+    parser.add_argument("--out", type=pathlib.Path, help="CSV file to append rows to")
+    return parser.parse_args(arguments)
+
+
+def choose(text: str, known: dict[str, object], what: str, groups: dict[str, list[str]]) -> list[str]:
+    """Names of a comma-separated list, in the order of ``known``; a group's name stands for its members.
+
+    Raises:
+        SystemExit: if a name is not known.
+    """
+    chosen: set[str] = set()
+    for name in filter(None, text.split(",")):
+        if name not in known and name not in groups:
+            raise SystemExit(f"{what} must be of {', '.join([*known, *groups])}. Received: {name}")
+        chosen.update(groups.get(name, [name]))
+    return [name for name in known if name in chosen]
+
+
+def main(arguments: list[str]) -> int:
+    """Runs what the command line says; 1 if a provider was refused or failed."""
+    options = parse(arguments)
+    if options.op == "show":
+        rows = [row for file in options.files for row in read_csv(file)]
+        set_ratios(rows)
+        print_rows(rows)
+        return 0
+    if importlib.util.find_spec(f"benchmarks.ops.bench_{options.op}") is None:
+        raise SystemExit(f"op must have a file benchmarks/ops/bench_<op>.py. Received: {options.op}")
+    op = importlib.import_module(f"benchmarks.ops.bench_{options.op}")
+    all_providers = {name: op.load_provider(name) for name in op.PROVIDERS}
+    if options.list:
+        for case in op.CASES.values():
+            print(f"{case.name:30} {','.join(case.groups)}")
+        print(f"providers: {', '.join(f'{name} ({p.runtime})' for name, p in all_providers.items())}")
+        return 0
+
+    case_groups: dict[str, list[str]] = {}
+    for case in op.CASES.values():
+        for group in case.groups:
+            case_groups.setdefault(group, []).append(case.name)
+    cases = choose(
+        options.cases or ",".join(op.DEFAULT_CASES[options.device]), op.CASES, "cases", case_groups
+    )
+    runtimes = {
+        f"@{runtime}": [name for name, provider in all_providers.items() if provider.runtime == runtime]
+        for runtime in ("torch", "tensorflow")
+    }
+    default = "@torch" if options.device == "cuda" else "@torch,@tensorflow"
+    names = choose(options.providers or default, all_providers, "providers", runtimes)
+    chosen_runtimes = {all_providers[name].runtime for name in names}
+    if options.device == "cuda" and len(chosen_runtimes) > 1:
+        raise SystemExit(
+            "On cuda, providers driven by torch and by tensorflow need a process each: choose one of them"
+        )
+    modes = choose(options.mode, MODES, "mode", {})
+    optimizers = choose(options.optimizers, dict.fromkeys(op.OPTIMIZERS), "optimizers", {})
+
+    clock = make_clock(options.device, chosen_runtimes.pop())
+    copy_gbps = clock.copy_gbps()
+    print(f"{clock.name()}: copies {copy_gbps:.1f} GB/s (read + write)")
+    rows: list[Row] = []
+    start = time.monotonic()
+    for name in cases:
+        for mode in modes:
+            for optimizer in optimizers if mode == "update" else [""]:
+                print(f"{name} {mode} {optimizer} (at {time.monotonic() - start:.0f} s)", flush=True)
+                plan = Plan(
+                    op.CASES[name],
+                    options.device,
+                    mode,
+                    optimizer,
+                    options.seconds,
+                    int(options.memory_gb * 1e9),
+                )
+                providers = [op.load_provider(provider) for provider in names]
+                new = run_case(op, plan, providers, clock, copy_gbps, lambda line: print(line, flush=True))
+                set_ratios(new)
+                rows += new
+                if options.out:
+                    write_csv(options.out, new)
+    print_rows(rows)
+    bad = [row for row in rows if row.status in ("refused", "failed")]
+    for row in bad:
+        print(
+            f"{row.status}: {row.provider} on {row.case} ({row.mode} {row.optimizer}): {row.reason}",
+            file=sys.stderr,
+        )
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

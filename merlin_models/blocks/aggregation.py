@@ -1,0 +1,190 @@
+"""Aggregations: a dictionary of tensors becomes one tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+from keras import ops
+
+from merlin_models.blocks.base import Block, register
+from merlin_models.blocks.registry import Registry
+
+AGGREGATIONS = Registry("aggregation")
+
+
+class Aggregation(Block):
+    """Makes one tensor of the tensors of a dictionary, taken in the order of their names.
+
+    Subclasses write ``combine``. All tensors are cast to the layer's compute dtype first.
+
+    Raises:
+        TypeError: if the input is no dictionary.
+        ValueError: if it is empty, or the shapes do not fit.
+    """
+
+    def call(self, inputs: dict[str, Any], training: bool | None = None) -> Any:
+        if not isinstance(inputs, Mapping):
+            raise TypeError(
+                f"Inputs of {type(self).__name__} must be a dictionary of tensors. "
+                f"Received: {type(inputs).__name__}"
+            )
+        if not inputs:
+            raise ValueError(
+                f"Inputs of {type(self).__name__} must hold a tensor. Received: an empty dictionary"
+            )
+        return self.combine({name: ops.cast(inputs[name], self.compute_dtype) for name in sorted(inputs)})
+
+    def combine(self, tensors: dict[str, Any]) -> Any:
+        """One tensor of the tensors, which are sorted by name and of one dtype."""
+        raise NotImplementedError(f"{type(self).__name__} must define combine(tensors).")
+
+    def _check_equal(self, tensors: dict[str, Any]) -> None:
+        """Raises unless all shapes are equal, as far as they are known."""
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        first = next(iter(shapes.values()))
+        for shape in shapes.values():
+            if len(shape) != len(first) or any(
+                a != b and None not in (a, b) for a, b in zip(shape, first, strict=True)
+            ):
+                raise ValueError(
+                    f"Inputs of {type(self).__name__} must have equal shapes. Received: {shapes}"
+                )
+
+
+def concat(tensors: Mapping[str, Any], dtype: str, axis: int = -1) -> Any:
+    """Concatenates tensors in the order of their names, cast to one dtype.
+
+    Raises:
+        ValueError: if their ranks differ.
+    """
+    shapes = {name: tuple(tensors[name].shape) for name in sorted(tensors)}
+    if len({len(shape) for shape in shapes.values()}) != 1:
+        raise ValueError(f"Tensors must have equal ranks to be concatenated. Received: {shapes}")
+    return ops.concatenate([ops.cast(tensors[name], dtype) for name in shapes], axis=axis)
+
+
+@AGGREGATIONS.register("concat")
+@register
+class ConcatFeatures(Aggregation):
+    """Concatenates in the order of names.
+
+    Args:
+        axis: of the concatenation, the last by default.
+
+    Example:
+        >>> import numpy as np
+        >>> from merlin_models.blocks import ConcatFeatures
+        >>> ConcatFeatures()({"b": np.ones((2, 3)), "a": np.zeros((2, 1))}).shape
+        TensorShape([2, 4])
+    """
+
+    def __init__(self, axis: int = -1, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.axis = axis
+
+    def combine(self, tensors: dict[str, Any]) -> Any:
+        return concat(tensors, self.compute_dtype, self.axis)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "axis": self.axis}
+
+
+@AGGREGATIONS.register("stack")
+@register
+class StackFeatures(Aggregation):
+    """Stacks equal shapes along a new axis, the last by default: (batch, dim) to (batch, dim, features)."""
+
+    def __init__(self, axis: int = -1, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.axis = axis
+
+    def combine(self, tensors: dict[str, Any]) -> Any:
+        self._check_equal(tensors)
+        return ops.stack(list(tensors.values()), axis=self.axis)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "axis": self.axis}
+
+
+@AGGREGATIONS.register("sum")
+@register
+class Sum(Aggregation):
+    """The sum; shapes are broadcast."""
+
+    def combine(self, tensors: dict[str, Any]) -> Any:
+        total, *rest = tensors.values()
+        for tensor in rest:
+            total = ops.add(total, tensor)
+        return total
+
+
+@AGGREGATIONS.register("element-wise-sum")
+@register
+class ElementwiseSum(Sum):
+    """The sum of tensors that must have equal shapes."""
+
+    def combine(self, tensors: dict[str, Any]) -> Any:
+        self._check_equal(tensors)
+        return super().combine(tensors)
+
+
+@AGGREGATIONS.register("elementwise-multiply")
+@register
+class ElementwiseMultiply(Aggregation):
+    """The product of tensors that must have equal shapes."""
+
+    def combine(self, tensors: dict[str, Any]) -> Any:
+        self._check_equal(tensors)
+        product, *rest = tensors.values()
+        for tensor in rest:
+            product = ops.multiply(product, tensor)
+        return product
+
+
+@AGGREGATIONS.register("sum-residual")
+@register
+class SumResidual(ElementwiseSum):
+    """The activation of the sum.
+
+    Args:
+        activation: a Keras activation; "relu" by default, None for none.
+    """
+
+    def __init__(self, activation: Any = "relu", **kwargs: Any):
+        super().__init__(**kwargs)
+        self.activation = keras.activations.get(activation)
+
+    def combine(self, tensors: dict[str, Any]) -> Any:
+        return self.activation(super().combine(tensors))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "activation": keras.activations.serialize(self.activation)}
+
+
+@AGGREGATIONS.register("cosine", "cosine-similarity")
+@register
+class CosineSimilarity(Aggregation):
+    """The cosine of the angle between two tensors (batch, dim), as (batch, 1)."""
+
+    def combine(self, tensors: dict[str, Any]) -> Any:
+        if len(tensors) != 2:
+            raise ValueError(f"Inputs of CosineSimilarity must be two tensors. Received: {list(tensors)}")
+        self._check_equal(tensors)
+        one, other = (ops.normalize(tensor, axis=-1) for tensor in tensors.values())
+        return ops.sum(ops.multiply(one, other), axis=-1, keepdims=True)
+
+
+def get_aggregation(aggregation: str | Aggregation | None) -> Aggregation | None:
+    """An aggregation from its name, or as given.
+
+    Raises:
+        KeyError: for an unknown name; lists the known ones.
+        TypeError: for anything else.
+    """
+    if aggregation is None or isinstance(aggregation, Aggregation):
+        return aggregation
+    if isinstance(aggregation, str):
+        return AGGREGATIONS.get(aggregation)()
+    raise TypeError(f"aggregation must be a name, an Aggregation or None. Received: {aggregation!r}")

@@ -1,0 +1,216 @@
+"""Block: a Keras layer that connects with others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from merlin_models.blocks.symbolic import SymbolicBuild
+
+
+def register(cls: type) -> type:
+    """Registers a class for saving, under the package's name."""
+    return keras.saving.register_keras_serializable(package="merlin_models")(cls)
+
+
+class Block(SymbolicBuild, keras.layers.Layer):
+    """A layer that takes a tensor or a dictionary of tensors and connects with other layers.
+
+    Subclasses write ``call`` with ``keras.ops`` and sublayers. A block with variables of its own writes
+    ``build`` as any Keras layer does.
+
+    Args:
+        block_name: what :meth:`select_by_name` finds, beside the Keras name.
+        **kwargs: of ``keras.layers.Layer``.
+
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> body = ml.MLPBlock([64]).connect(ml.MLPBlock([32]))
+        >>> body.compute_output_shape((None, 10))
+        (None, 32)
+    """
+
+    is_input = False
+
+    def __init__(self, block_name: str | None = None, **kwargs: Any):
+        super().__init__(**kwargs)
+        self._block_name = block_name
+
+    @property
+    def block_name(self) -> str:
+        return self._block_name or self.name
+
+    # ---- connecting ----
+
+    def connect(self, *blocks: keras.layers.Layer, block_name: str | None = None) -> Any:
+        """This block, then the others, each on the output of the one before.
+
+        Returns:
+            A ``SequentialBlock``, or a ``Model`` if the last block is a prediction task.
+        """
+        return _sequence([self, *blocks], block_name)
+
+    def __rshift__(self, other: keras.layers.Layer) -> Any:
+        if not isinstance(other, keras.layers.Layer):
+            return NotImplemented
+        return _sequence([self, other])
+
+    def __rrshift__(self, other: keras.layers.Layer) -> Any:
+        if not isinstance(other, keras.layers.Layer):
+            return NotImplemented
+        return _sequence([other, self])
+
+    def connect_branch(
+        self, *branches: keras.layers.Layer | dict, post: Any = None, aggregation: Any = None
+    ) -> Any:
+        """This block, then several on its output, side by side.
+
+        Args:
+            branches: layers, or one dictionary of them. If all are prediction tasks, the result is a
+                ``Model``.
+            post: a layer for the dictionary of their outputs.
+            aggregation: how the outputs become one tensor: a name such as "concat", or an ``Aggregation``.
+                Without it, the output is a dictionary.
+        """
+        from merlin_models.blocks.combinators import ParallelBlock
+        from merlin_models.tasks import ParallelPredictionBlock, PredictionTask
+
+        named = len(branches) == 1 and isinstance(branches[0], dict)
+        layers = list(branches[0].values()) if named else list(branches)
+        if layers and all(isinstance(layer, PredictionTask) for layer in layers):
+            if post is not None or aggregation is not None:
+                raise ValueError("post and aggregation must be None where all branches are prediction tasks.")
+            return _sequence([self, ParallelPredictionBlock(*layers)])
+        return _sequence([self, ParallelBlock(*branches, post=post, aggregation=aggregation)])
+
+    def connect_with_residual(self, block: keras.layers.Layer, activation: Any = None) -> Any:
+        """This block, then ``activation(x + block(x))``."""
+        from merlin_models.blocks.combinators import ResidualBlock
+
+        return _sequence([self, ResidualBlock(block, activation=activation)])
+
+    def connect_with_shortcut(
+        self,
+        block: keras.layers.Layer,
+        shortcut_filter: Any = None,
+        post: Any = None,
+        aggregation: Any = None,
+        block_outputs_name: str | None = None,
+    ) -> Any:
+        """This block, then ``block`` beside its own input.
+
+        Args:
+            block: runs on this block's output.
+            shortcut_filter: a ``Filter`` for what the shortcut carries, or None for all.
+            post, aggregation: as in :meth:`connect_branch`.
+            block_outputs_name: key of the block's output; its name if None.
+
+        Returns:
+            A sequence whose output is ``{"shortcut": x, <name>: block(x)}``; where x or block(x) is itself a
+            dictionary, its entries take the place of the key.
+        """
+        from merlin_models.blocks.combinators import ParallelBlock
+        from merlin_models.blocks.tabular import NoOp
+
+        name = block_outputs_name or getattr(block, "block_name", block.name)
+        branches = {"shortcut": NoOp() if shortcut_filter is None else shortcut_filter, name: block}
+        return _sequence([self, ParallelBlock(branches, post=post, aggregation=aggregation)])
+
+    def connect_debug_block(self, append: bool = True) -> Any:
+        """A ``DebugBlock`` after (or, with ``append=False``, before) this block."""
+        from merlin_models.blocks.tabular import DebugBlock
+
+        return _sequence([self, DebugBlock()] if append else [DebugBlock(), self])
+
+    def prepare(
+        self, block: keras.layers.Layer | None = None, post: Any = None, aggregation: Any = None
+    ) -> Any:
+        """Something before this block: ``block``, or post-processing and an aggregation of its inputs."""
+        from merlin_models.blocks.tabular import TabularBlock
+
+        options = post is not None or aggregation is not None
+        if (block is None) != options:
+            raise ValueError(
+                "prepare must get either block, or post and aggregation. "
+                f"Received: block={block}, post={post}, aggregation={aggregation}"
+            )
+        return _sequence([block or TabularBlock(post=post, aggregation=aggregation), self])
+
+    def as_tabular(self, name: str) -> Any:
+        """The output under a name: ``{name: output}``."""
+        from merlin_models.blocks.tabular import AsTabular
+
+        return _sequence([self, AsTabular(name)])
+
+    # ---- repeating ----
+
+    def copy(self) -> Any:
+        """A new block of the same configuration, with weights of its own."""
+        return type(self).from_config(self.get_config())
+
+    def repeat(self, num: int = 1) -> Any:
+        """``num`` copies in sequence."""
+        if num < 1:
+            raise ValueError(f"num must be at least 1. Received: {num}")
+        return _sequence([self.copy() for _ in range(num)])
+
+    def repeat_in_parallel(
+        self,
+        num: int = 1,
+        prefix: str | None = None,
+        names: Sequence[str] | None = None,
+        post: Any = None,
+        aggregation: Any = None,
+        copies: bool = True,
+        residual: bool = False,
+    ) -> Any:
+        """``num`` copies side by side, on the same input.
+
+        Args:
+            num: how many; ignored by ``names``, which has one name a copy.
+            prefix: their keys are ``prefix`` followed by 0, 1, ...; without it just the number.
+            names: the keys.
+            post, aggregation: as in :meth:`connect_branch`.
+            copies: False for this very block in every place.
+            residual: whether the input itself is one more branch, "shortcut".
+        """
+        from merlin_models.blocks.combinators import ParallelBlock
+        from merlin_models.blocks.tabular import NoOp
+
+        if num < 1:
+            raise ValueError(f"num must be at least 1. Received: {num}")
+        if names is not None and prefix is not None:
+            raise ValueError(f"names and prefix must not be given together. Received: {names} and {prefix!r}")
+        keys = list(names) if names is not None else [f"{prefix or ''}{i}" for i in range(num)]
+        branches: dict[str, keras.layers.Layer] = {key: self.copy() if copies else self for key in keys}
+        if residual:
+            branches["shortcut"] = NoOp()
+        return ParallelBlock(branches, post=post, aggregation=aggregation)
+
+    # ---- finding ----
+
+    def select_by_name(self, name: str) -> keras.layers.Layer | None:
+        """The first block or layer of that name, here or below, or None."""
+        for layer in self._flatten_layers():
+            if name in (layer.name, getattr(layer, "block_name", None)):
+                return layer
+        return None
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "block_name": self._block_name}
+
+
+def _sequence(blocks: Sequence[keras.layers.Layer], block_name: str | None = None) -> Any:
+    """A Model if the last block predicts, else a SequentialBlock."""
+    from merlin_models.blocks.combinators import SequentialBlock
+    from merlin_models.models import Model
+    from merlin_models.tasks import tasks_of
+
+    for block in blocks:
+        if not isinstance(block, keras.layers.Layer):
+            raise TypeError(f"Blocks must be Keras layers. Received: {block!r}")
+    if tasks_of(blocks[-1]):
+        return Model(*blocks, name=block_name)
+    return SequentialBlock(blocks, block_name=block_name)

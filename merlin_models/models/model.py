@@ -1,0 +1,227 @@
+"""Model: blocks one after the other, the last of which predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from merlin_models.blocks.base import register
+from merlin_models.blocks.combinators import SequentialBlock, as_features, run_in_sequence
+from merlin_models.blocks.inputs import InputBlock
+from merlin_models.blocks.symbolic import SymbolicBuild, shapes_of_schema
+from merlin_models.models.objective import Objective
+from merlin_models.schema import Schema
+from merlin_models.tasks import ParallelPredictionBlock, PredictionTask, tasks_of
+
+
+@register
+class Model(SymbolicBuild, keras.Model):
+    """A recommender: blocks one after the other, the last of which is a prediction task or several.
+
+    A model whose first block has a schema is built at once; others are built by their first batch.
+
+    Args:
+        *blocks: Keras layers and blocks. Several tasks at the end become one ``ParallelPredictionBlock``.
+
+    Call arguments:
+        inputs: dictionary feature -> tensor; others than the model's features are ignored.
+
+    Returns:
+        Predictions (batch, 1) of the only task, or a dictionary task name -> predictions.
+
+    Raises:
+        ValueError: if the last block is no task; when called without all features.
+
+    Example:
+        >>> import numpy as np, merlin_models.tf as ml
+        >>> from merlin_models.schema import ColumnSchema, Schema
+        >>> schema = Schema([ColumnSchema.create_categorical("movieId", 1000)])
+        >>> task = ml.BinaryClassificationTask("rating_b")
+        >>> model = ml.Model(ml.InputBlock(schema), ml.MLPBlock([64, 32]), task)
+        >>> model.compile(optimizer="adam")
+        >>> _ = model.fit({"movieId": np.array([1, 2])}, np.array([0, 1]), verbose=0)
+        >>> model.predict({"movieId": np.array([1, 2])}, verbose=0).shape
+        (2, 1)
+    """
+
+    def __init__(self, *blocks: keras.layers.Layer, name: str | None = None, **kwargs: Any):
+        super().__init__(name=name, **kwargs)
+        self._objective: Objective | None = None
+        self.blocks = _with_tasks(blocks)
+        shapes = None if self.schema is None else shapes_of_schema(self.schema)
+        if shapes is not None:
+            self.build(shapes)
+
+    @classmethod
+    def from_block(
+        cls, block: keras.layers.Layer, schema: Schema, prediction_tasks: Any = None, **kwargs: Any
+    ) -> Model:
+        """A model of an input block for the schema, a body, and tasks.
+
+        Args:
+            block: the body. Gets the ``InputBlock`` of the schema before it, unless it is an input block
+                itself.
+            schema: of the data set.
+            prediction_tasks: a task, several or a ``ParallelPredictionBlock``; one a target of the schema if
+                None.
+        """
+        if prediction_tasks is None:
+            prediction_tasks = ParallelPredictionBlock.from_schema(schema).tasks
+        tasks = list(prediction_tasks) if isinstance(prediction_tasks, list | tuple) else [prediction_tasks]
+        body = [block] if getattr(block, "is_input", False) else [InputBlock(schema), block]
+        return cls(*body, *tasks, **kwargs)
+
+    # ---- its parts ----
+
+    @property
+    def schema(self) -> Schema | None:
+        """The features that the model reads, or None if its first block has no schema."""
+        return getattr(self.blocks[0], "schema", None)
+
+    @property
+    def prediction_tasks(self) -> list[PredictionTask]:
+        return tasks_of(self.blocks[-1])
+
+    def __getitem__(self, key: int | slice) -> Any:
+        """A block, or for a slice a SequentialBlock on the same blocks."""
+        picked = list(self.blocks)[key]
+        return SequentialBlock(picked) if isinstance(key, slice) else picked
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[keras.layers.Layer]:
+        return iter(list(self.blocks))
+
+    def select_by_name(self, name: str) -> keras.layers.Layer | None:
+        """The first block or layer of that name, or None."""
+        for layer in self._flatten_layers(include_self=False):
+            if name in (layer.name, getattr(layer, "block_name", None)):
+                return layer
+        return None
+
+    # ---- running ----
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        # Keras hands `training` to the sublayers.
+        schema = self.schema
+        if schema is not None:
+            inputs = as_features(inputs, schema)
+            missing = sorted(set(schema.column_names) - set(inputs))
+            if missing:
+                raise ValueError(
+                    f"Inputs must have all features of the model, {sorted(schema.column_names)}. "
+                    f"Received: {sorted(inputs)}; missing: {missing}"
+                )
+            inputs = schema.filter_columns_from_dict(inputs)
+        return run_in_sequence(self.blocks, inputs, self.compute_dtype)
+
+    # ---- training ----
+
+    def compile(
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        loss_weights: Mapping[str, float] | None = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+        run_eagerly: bool = False,
+        steps_per_execution: int = 1,
+        jit_compile: bool | str = "auto",
+        auto_scale_loss: bool = True,
+    ) -> None:
+        """Prepares for training, with the losses and metrics of the tasks unless others are given.
+
+        Args:
+            optimizer, run_eagerly, steps_per_execution, jit_compile, auto_scale_loss: as in
+                ``keras.Model.compile``. With "auto", a model with embedding tables of this library is not
+                compiled by XLA.
+            loss: a Keras loss for all tasks, or a dictionary by target or task name.
+            loss_weights: dictionary by target or task name; the loss is the weighted sum over the tasks.
+            metrics, weighted_metrics: a list for all tasks, or a dictionary of lists by target or task name.
+                Sample weights apply to the weighted ones only.
+        """
+        objective = Objective(self.prediction_tasks, loss, loss_weights, metrics, weighted_metrics)
+        super().compile(
+            optimizer=optimizer,
+            run_eagerly=run_eagerly,
+            steps_per_execution=steps_per_execution,
+            jit_compile=jit_compile,
+            auto_scale_loss=auto_scale_loss,
+        )
+        self._objective = objective
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """The weighted sum of the tasks' losses, and the regularization losses."""
+        regularization = ops.zeros((), dtype=keras.config.floatx())
+        for loss in self.losses:
+            loss = ops.sum(ops.cast(loss, keras.config.floatx()))
+            regularization = regularization + self._aggregate_additional_loss(loss)
+        return self._objective.compute_loss(y, y_pred, sample_weight, regularization)
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+        self._objective.update_metrics(y, y_pred, sample_weight)
+        return self.get_metrics_result()
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """Those of the tasks, with the means of the losses; then those of layers."""
+        others = [metric for metric in super().metrics if metric is not self._loss_tracker]
+        return others if self._objective is None else [*self._objective.metrics, *others]
+
+    # ---- saving ----
+
+    def get_config(self) -> dict[str, Any]:
+        blocks = [keras.saving.serialize_keras_object(block) for block in self.blocks]
+        return {
+            "name": self.name,
+            "trainable": self.trainable,
+            "dtype": self.dtype_policy.name,
+            "blocks": blocks,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Model:
+        with keras.saving.custom_object_scope(custom_objects or {}):
+            config = keras.saving.deserialize_keras_object(dict(config))
+        return cls(*config.pop("blocks"), **config)
+
+    def get_compile_config(self) -> dict[str, Any] | None:
+        config = super().get_compile_config()
+        return config and {**config, **keras.saving.serialize_keras_object(self._objective.arguments)}
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
+
+def _with_tasks(blocks: Sequence[keras.layers.Layer]) -> list[keras.layers.Layer]:
+    """The blocks, with tasks at the end as one block."""
+    for block in blocks:
+        if not isinstance(block, keras.layers.Layer):
+            raise TypeError(f"Blocks of a model must be Keras layers. Received: {block!r}")
+    count = 0
+    while count < len(blocks) and isinstance(blocks[-1 - count], PredictionTask):
+        count += 1
+    if count > 1:
+        blocks = [*blocks[:-count], ParallelPredictionBlock(*blocks[-count:])]
+    if not blocks or not tasks_of(blocks[-1]):
+        raise ValueError(
+            "Last block must be able to calculate loss & metrics. "
+            f"Received: {[type(block).__name__ for block in blocks]}, of which the last is no prediction task"
+        )
+    return list(blocks)

@@ -1,0 +1,16 @@
+"""Prediction tasks: the heads of models."""
+
+from __future__ import annotations
+
+from merlin_models.tasks.base import PredictionTask
+from merlin_models.tasks.binary import BinaryClassificationTask
+from merlin_models.tasks.parallel import ParallelPredictionBlock, tasks_of
+from merlin_models.tasks.regression import RegressionTask
+
+__all__ = [
+    "BinaryClassificationTask",
+    "ParallelPredictionBlock",
+    "PredictionTask",
+    "RegressionTask",
+    "tasks_of",
+]

@@ -1,0 +1,213 @@
+"""PredictionTask: the last block of a model, which predicts a target and knows its loss and metrics."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import keras
+from keras import ops
+
+from merlin_models.blocks.aggregation import concat
+from merlin_models.blocks.base import Block, register
+from merlin_models.blocks.symbolic import rank_of
+from merlin_models.schema import ColumnSchema, Schema, Tags
+
+
+@register
+class PredictionTask(Block):
+    """Predicts one target.
+
+    Subclasses set ``default_loss``, ``default_metrics`` and ``target_tag``, and write ``make_head``, or
+    ``call``.
+
+    Args:
+        target_name: name of the target, its ``ColumnSchema``, or a ``Schema`` with exactly one column of the
+            task's tag. It is the key where targets come as a dictionary; a lone tensor of targets belongs to
+            the only task.
+        task_name: ``<target>/<class in snake case>`` if None. Metrics are named ``<task_name>/<metric>``.
+        task_block: a layer before the prediction, or None.
+        loss: a Keras loss, its name or its class.
+        metrics: Keras metrics: objects, which are copied, their classes or names.
+    """
+
+    default_loss: ClassVar[str] = ""
+    default_metrics: ClassVar[tuple[Any, ...]] = ()
+    target_tag: ClassVar[Tags] = Tags.TARGET
+
+    def __init__(
+        self,
+        target_name: str | ColumnSchema | Schema | None = None,
+        task_name: str | None = None,
+        task_block: keras.layers.Layer | None = None,
+        loss: Any = None,
+        metrics: Sequence[Any] | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.target_name = self._name_of(target_name)
+        self._given_task_name = task_name
+        self.task_block = task_block
+        self.loss = as_loss(self.default_loss if loss is None else loss)
+        self.metric_templates = MetricTemplates(self.default_metrics if metrics is None else metrics)
+        self.head = self.make_head()
+
+    def make_head(self) -> keras.layers.Layer:
+        """The layer that makes predictions of the body's output, one tensor."""
+        raise NotImplementedError(f"{type(self).__name__} must define make_head().")
+
+    def _name_of(self, target: Any) -> str | None:
+        if target is None or isinstance(target, str):
+            return target
+        if isinstance(target, ColumnSchema):
+            return target.name
+        if not isinstance(target, Schema):
+            raise TypeError(
+                f"target_name must be a name, a ColumnSchema or a Schema. Received: {type(target).__name__}"
+            )
+        names = target.select_by_tag(self.target_tag).column_names
+        if len(names) != 1:
+            raise ValueError(
+                f"target_name must be a schema with one column tagged {self.target_tag}. Received: {names}"
+            )
+        return names[0]
+
+    @property
+    def task_name(self) -> str:
+        if self._given_task_name:
+            return self._given_task_name
+        kind = snake_case(type(self).__name__)
+        return f"{self.target_name}/{kind}" if self.target_name else kind
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        if self.task_block is not None:
+            inputs = self.task_block(inputs)
+        if isinstance(inputs, Mapping):
+            inputs = concat(inputs, self.compute_dtype)
+        return self.head(inputs)
+
+    def match(self, targets: Any, predictions: Any) -> tuple[Any, Any]:
+        """Targets and predictions of shapes that fit together: targets (batch,) become (batch, 1).
+
+        Raises:
+            ValueError: if the targets are missing or their shape does not fit.
+        """
+        if targets is None:
+            raise ValueError(f"Task '{self.task_name}' must get targets. Received: none")
+        if rank_of(targets) is None:
+            targets = ops.reshape(targets, ops.shape(predictions))
+        elif rank_of(targets) == rank_of(predictions) - 1:
+            targets = ops.expand_dims(targets, -1)
+        shapes = tuple(targets.shape), tuple(predictions.shape)
+        if len(shapes[0]) != len(shapes[1]) or any(
+            a != b and None not in (a, b) for a, b in zip(*shapes, strict=True)
+        ):
+            raise ValueError(
+                f"Targets of task '{self.task_name}' must have the shape of its predictions, {shapes[1]}, "
+                f"or that without the last axis. Received: {shapes[0]}"
+            )
+        return targets, predictions
+
+    def create_metrics(self) -> list[keras.metrics.Metric]:
+        """New metrics, named ``<task_name>/<metric>``."""
+        return self.metric_templates.create(self.task_name)
+
+    @property
+    def output_dtype(self) -> str:
+        """The dtype of predictions: float32 under a mixed policy, so that losses keep their precision."""
+        return self.variable_dtype
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "target_name": self.target_name,
+            "task_name": self._given_task_name,
+            "task_block": keras.saving.serialize_keras_object(self.task_block),
+            "loss": keras.saving.serialize_keras_object(self.loss),
+            "metrics": self.metric_templates.get_config(),
+        }
+
+
+def snake_case(name: str) -> str:
+    """``BinaryAccuracy`` to ``binary_accuracy``, ``AUC`` to ``auc``."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+@register
+class FunctionLoss(keras.losses.Loss):
+    """A loss from a function of (targets, predictions) that returns one value an example.
+
+    Args:
+        function: a registered function, for saving.
+    """
+
+    def __init__(
+        self, function: Any, name: str | None = None, reduction: str = "sum_over_batch_size", **kwargs: Any
+    ):
+        super().__init__(name=name or getattr(function, "__name__", None), reduction=reduction, **kwargs)
+        self.function = function
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return self.function(y_true, y_pred)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "function": keras.saving.serialize_keras_object(self.function)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> FunctionLoss:
+        return cls(**keras.saving.deserialize_keras_object(config))
+
+
+def as_loss(loss: Any) -> keras.losses.Loss:
+    """A loss object from an object, a class, a name, a config or a function."""
+    if inspect.isclass(loss) and issubclass(loss, keras.losses.Loss):
+        return loss()
+    found = keras.losses.get(loss)
+    if found is None:
+        raise ValueError("loss must be a Keras loss, its class or its name. Received: none")
+    if isinstance(found, keras.losses.Loss):
+        return found
+    # Keras gives its own losses as functions where they are named in snake case.
+    for name, value in vars(keras.losses).items():
+        if inspect.isclass(value) and snake_case(name) == getattr(found, "__name__", None):
+            return value()
+    return FunctionLoss(found)
+
+
+class MetricTemplates:
+    """Metrics to be copied. A plain object, so that a layer which holds it does not count them as its own.
+
+    Args:
+        metrics: Keras metrics as objects, classes, names or configs; one or a sequence.
+    """
+
+    def __init__(self, metrics: Any):
+        metrics = metrics if isinstance(metrics, list | tuple) else [metrics]
+        self._metrics = [_as_metric(metric) for metric in metrics]
+
+    def create(self, prefix: str) -> list[keras.metrics.Metric]:
+        """New metrics, each named ``<prefix>/<its own name>``."""
+        return [_renamed(metric, prefix) for metric in self._metrics]
+
+    def get_config(self) -> list[dict[str, Any]]:
+        return [keras.metrics.serialize(metric) for metric in self._metrics]
+
+
+def _as_metric(metric: Any) -> keras.metrics.Metric:
+    if inspect.isclass(metric) and issubclass(metric, keras.metrics.Metric):
+        return metric(name=snake_case(metric.__name__))
+    found = keras.metrics.get(metric)
+    if isinstance(found, keras.metrics.Metric):
+        return found
+    if callable(found):
+        return keras.metrics.MeanMetricWrapper(found, name=getattr(found, "__name__", None))
+    raise ValueError(f"A metric must be a Keras metric, its class or its name. Received: {metric!r}")
+
+
+def _renamed(metric: keras.metrics.Metric, prefix: str) -> keras.metrics.Metric:
+    default = snake_case(type(metric).__name__)
+    # Keras numbers the names that it makes itself: auc, auc_1, ...
+    own = default if re.fullmatch(rf"{default}_\d+", metric.name) else metric.name
+    return type(metric).from_config({**metric.get_config(), "name": f"{prefix}/{own}"})

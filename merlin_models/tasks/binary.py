@@ -1,0 +1,45 @@
+"""BinaryClassificationTask: the probability of a yes."""
+
+from __future__ import annotations
+
+import keras
+
+from merlin_models.blocks.base import register
+from merlin_models.schema import Tags
+from merlin_models.tasks.base import PredictionTask
+
+
+@register
+class BinaryClassificationTask(PredictionTask):
+    """The probability that the target is 1: one sigmoid unit.
+
+    Args:
+        target_name: see :class:`PredictionTask`; the tag is ``binary_classification``.
+        task_name, task_block: as in :class:`PredictionTask`.
+        loss: binary cross-entropy by default.
+        metrics: precision, recall, binary accuracy and AUC by default.
+
+    Call arguments:
+        inputs: (batch, dim), or a dictionary of such tensors.
+
+    Returns:
+        (batch, 1), float32 also under a mixed dtype policy.
+
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> task = ml.BinaryClassificationTask("rating_b")
+        >>> [metric.name for metric in task.create_metrics()][:2]
+        ['rating_b/binary_classification_task/precision', 'rating_b/binary_classification_task/recall']
+    """
+
+    default_loss = "BinaryCrossentropy"
+    default_metrics = (
+        keras.metrics.Precision,
+        keras.metrics.Recall,
+        keras.metrics.BinaryAccuracy,
+        keras.metrics.AUC,
+    )
+    target_tag = Tags.BINARY_CLASSIFICATION
+
+    def make_head(self) -> keras.layers.Layer:
+        return keras.layers.Dense(1, activation="sigmoid", dtype=self.output_dtype)

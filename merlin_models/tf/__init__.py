@@ -1,0 +1,75 @@
+"""The public names in one place: ``import merlin_models.tf as ml``."""
+
+from __future__ import annotations
+
+from merlin_models.blocks import (
+    Aggregation,
+    AsTabular,
+    Block,
+    ConcatFeatures,
+    ContinuousFeatures,
+    CosineSimilarity,
+    DebugBlock,
+    ElementwiseMultiply,
+    ElementwiseSum,
+    EmbeddingFeatures,
+    EmbeddingOptions,
+    Filter,
+    InputBlock,
+    MLPBlock,
+    NoOp,
+    ParallelBlock,
+    ResidualBlock,
+    SequentialBlock,
+    StackFeatures,
+    Sum,
+    SumResidual,
+    TabularBlock,
+)
+from merlin_models.layers import EmbeddingBag, EmbeddingBagCollection, FeatureConfig, TableConfig
+from merlin_models.models import Model
+from merlin_models.schema import ColumnSchema, Schema, Tag, Tags
+from merlin_models.tasks import (
+    BinaryClassificationTask,
+    ParallelPredictionBlock,
+    PredictionTask,
+    RegressionTask,
+)
+
+__all__ = [
+    "Aggregation",
+    "AsTabular",
+    "BinaryClassificationTask",
+    "Block",
+    "ColumnSchema",
+    "ConcatFeatures",
+    "ContinuousFeatures",
+    "CosineSimilarity",
+    "DebugBlock",
+    "ElementwiseMultiply",
+    "ElementwiseSum",
+    "EmbeddingBag",
+    "EmbeddingBagCollection",
+    "EmbeddingFeatures",
+    "EmbeddingOptions",
+    "FeatureConfig",
+    "Filter",
+    "InputBlock",
+    "MLPBlock",
+    "Model",
+    "NoOp",
+    "ParallelBlock",
+    "ParallelPredictionBlock",
+    "PredictionTask",
+    "RegressionTask",
+    "ResidualBlock",
+    "Schema",
+    "SequentialBlock",
+    "StackFeatures",
+    "Sum",
+    "SumResidual",
+    "TableConfig",
+    "TabularBlock",
+    "Tag",
+    "Tags",
+]

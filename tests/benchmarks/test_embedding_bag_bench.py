@@ -1,0 +1,240 @@
+"""The check of embedding_bag's providers: its maths by hand, and that a wrong provider gets no time."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+import pytest
+
+from benchmarks import run
+from benchmarks.clocks import WallClock
+from benchmarks.gather_floor import sum_rows
+from benchmarks.harness import Plan, Provider, run_case
+from benchmarks.ids import BagArrays
+from benchmarks.ops import bench_embedding_bag as bench
+from benchmarks.ops import embedding_bag_problem as problems
+from benchmarks.rows import read_csv
+
+BAGS = BagArrays(np.array([2, 2, 0]), np.array([0, 2, 2, 3]))  # {2, 2}, {}, {0}
+GRAD = np.array([[1.0], [10.0], [4.0]], np.float32)
+
+
+class NumpyProvider(Provider):
+    """A right provider, with one thing wrong on demand."""
+
+    name = "numpy"
+    runtime = "torch"
+    wrong = ""
+    timed = 0
+
+    def memory_bytes(self, problem, device, mode, optimizer):
+        return problem.table_bytes
+
+    def setup(self, problem, device, mode, optimizer):
+        self._problem, self._optimizer = problem, optimizer
+        self._tables = [problem.host_table(t).astype(np.float64) for t in range(len(problem.rows))]
+        self._sums = [np.zeros_like(table) for table in self._tables]
+
+    def forward(self, i):
+        type(self).timed += 1
+        outputs = []
+        for table, bags in zip(self._tables, self._problem.sets[i], strict=True):
+            outputs.append(problems.pool(table[bags.values], bags, self._problem.combiner))
+        if self.wrong == "value":
+            outputs[0][5] *= 1.01
+        if self.wrong == "unwritten":
+            outputs[0][3, 0] = np.nan
+        if self.wrong == "shape":
+            outputs[0] = outputs[0][:-1]
+        return outputs
+
+    def full(self, i, g):
+        gradients = []
+        for t, bags in enumerate(self._problem.sets[i]):
+            ids = np.unique(bags.values)
+            grad = self._problem.grads_of(g)[t]
+            rows = problems.summed_gradient(bags, grad, self._problem.combiner, ids)
+            gradients.append((ids[:-1], rows[:-1]) if self.wrong == "missing row" else (ids, rows))
+        return gradients
+
+    def update(self, i, g):
+        for t, (ids, rows) in enumerate(self.full(i, g)):
+            self._sums[t][ids] += rows * rows
+            if self.wrong != "no step":
+                change = rows / np.sqrt(problems.ADAGRAD_START + self._sums[t][ids])
+                self._tables[t][ids] -= problems.LEARNING_RATE * change
+        if self.wrong == "moves others":
+            others = np.setdiff1d(np.arange(len(self._tables[0])), self._problem.sets[i][0].values)
+            self._tables[0][others] -= 1e-3
+
+    def outputs(self, outputs):
+        return outputs
+
+    def gradients(self, gradients):
+        return gradients
+
+    def read_rows(self, t, ids):
+        return self._tables[t][ids].astype(np.float32)
+
+
+def _run(provider, mode, case="smoke", optimizer=""):
+    type(provider).timed = 0
+    plan = Plan(bench.CASES[case], "cpu", mode, optimizer, seconds=0.01)
+    return run_case(bench, plan, [provider], WallClock(), copy_gbps=10.0, report=lambda line: None)[0]
+
+
+@pytest.mark.parametrize("case", ["smoke", "smoke_ragged"])
+@pytest.mark.parametrize(("mode", "optimizer"), [("forward", ""), ("full", ""), ("update", "adagrad")])
+def test_a_right_provider_is_timed(case, mode, optimizer):
+    row = _run(NumpyProvider(), mode, case, optimizer)
+    assert row.status == "ok", row.reason
+    assert row.error < 1e-5
+    assert 0 < row.p20_ms <= row.p50_ms <= row.p80_ms
+    assert row.gbps_algorithmic == pytest.approx(row.bytes_algorithmic / row.p50_ms / 1e6)
+    assert row.share_of_copy == pytest.approx(row.gbps_compulsory / 10.0)
+
+
+@pytest.mark.parametrize(
+    ("mode", "optimizer", "wrong", "reason"),
+    [
+        ("forward", "", "value", "output 0 differs from the float64 reference"),
+        ("forward", "", "unwritten", "not finite"),
+        ("forward", "", "shape", r"output 0 must have shape \(64, 16\), it has \(63, 16\)"),
+        ("full", "", "missing row", "the gradient of table 0 must have the"),
+        ("update", "adagrad", "no step", "update of table 0 differs"),
+        ("update", "sgd", "", "update of table 0 differs"),
+        ("update", "adagrad", "moves others", "rows of table 0 that no id names must not change"),
+    ],
+)
+def test_a_wrong_provider_is_refused_and_not_timed(mode, optimizer, wrong, reason):
+    provider = NumpyProvider()
+    provider.wrong = wrong
+    row = _run(provider, mode, "smoke", optimizer)
+    assert row.status == "refused"
+    assert math.isnan(row.p50_ms)
+    assert re.search(reason, row.reason), row.reason
+    assert type(provider).timed <= 2  # the check's own calls
+
+
+def test_missing_unsupported_skipped_and_failed_are_told():
+    class Missing(NumpyProvider):
+        requires = ("no_such_package",)
+
+    class Unsupported(NumpyProvider):
+        def unsupported(self, case, device, mode, optimizer):
+            return "not today"
+
+    class Huge(NumpyProvider):
+        def memory_bytes(self, problem, device, mode, optimizer):
+            return 10**15
+
+    class Failing(NumpyProvider):
+        def setup(self, problem, device, mode, optimizer):
+            raise RuntimeError("broken")
+
+    rows = [_run(kind(), "forward") for kind in (Missing, Unsupported, Huge, Failing)]
+    assert [row.status for row in rows] == ["missing", "unsupported", "skipped", "failed"]
+    assert rows[0].reason == "no_such_package cannot be imported here"
+    assert rows[3].reason == "RuntimeError: broken"
+
+
+def test_pooling_and_gradient_by_hand():
+    rows = np.array([[1.0], [2.0], [8.0]])[BAGS.values]
+    assert problems.pool(rows, BAGS, "sum").tolist() == [[16.0], [0.0], [1.0]]
+    assert problems.pool(rows, BAGS, "mean").tolist() == [[8.0], [0.0], [1.0]]
+    sample = np.array([0, 1, 2])
+    assert problems.summed_gradient(BAGS, GRAD, "sum", sample).tolist() == [[4.0], [0.0], [2.0]]
+    assert problems.summed_gradient(BAGS, GRAD, "mean", sample).tolist() == [[4.0], [0.0], [1.0]]
+    assert problems.summed_gradient(BAGS, GRAD, "sum", sample, power=2).tolist() == [[16.0], [0.0], [2.0]]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "expected"),
+    [
+        ("sgd", 1.0 - 0.01 * (3 + 4)),
+        ("adagrad", 1.0 - 0.01 * (3 / 9.1**0.5 + 4 / 25.1**0.5)),
+        ("rowwise_adagrad", 1.0 - 0.01 * (3 / 9.1**0.5 + 4 / 25.1**0.5)),
+        ("adam", 1.0 - 0.01 * (1 + (0.3 * 0.9 + 0.4) / 0.19 / ((0.009 * 0.999 + 0.016) / 0.001999) ** 0.5)),
+    ],
+)
+def test_two_steps_by_hand(optimizer, expected):
+    row = problems.updated_rows(np.array([[1.0]]), [np.array([[3.0]]), np.array([[4.0]])], optimizer)
+    assert row[0, 0] == pytest.approx(expected, abs=1e-8)
+
+
+def test_reference_agrees_with_the_ops_own():
+    pytest.importorskip("tensorflow")
+    from merlin_models.ops import embedding_bag_reference
+
+    problem = bench.CASES["smoke_ragged"].build()
+    tables = [problem.host_table(t) for t in range(2)]
+    features = [(bags.values, bags.row_splits, None, None) for bags in problem.sets[0]]
+    outputs, gradients, _ = embedding_bag_reference(
+        tables, features, [0, 1], ["mean", "mean"], problem.grads_of(0)
+    )
+    for t, bags in enumerate(problem.sets[0]):
+        np.testing.assert_allclose(
+            problems.pool(tables[t][bags.values], bags, "mean"), outputs[t], atol=1e-12
+        )
+        every = np.arange(problem.rows[t])
+        mine = problems.summed_gradient(bags, problem.grads_of(0)[t], "mean", every)
+        np.testing.assert_allclose(mine, gradients[t], atol=1e-12)
+
+
+def test_bytes_by_hand():
+    case = problems.Case("c", rows=(10,), dims=(4,), hots=(3,), batch=2)
+    problem = problems.EmbeddingBagProblem(case)
+    unique = len(np.unique(problem.sets[0][0].values))
+    inputs = 6 * 8 + 3 * 8
+    assert bench.traffic(problem, "forward", "") == (6 * 16 + 2 * 16 + inputs, unique * 16 + 2 * 16 + inputs)
+    forward, compulsory = bench.traffic(problem, "forward", "")
+    step = bench.traffic(problem, "update", "adagrad")
+    assert step[0] - forward == 6 * 16 + 5 * 16 * 6 + unique * (2 * 16 + 2 * 16)
+    assert step[1] - compulsory == 2 * 16 + inputs + unique * (2 * 16 + 2 * 16)
+
+
+def test_mlperf_shape():
+    case = bench.CASES["mlperf26_400k_uniform"]
+    assert (sum(case.hots), len(case.rows), set(case.dims), case.batch) == (214, 26, {128}, 16_384)
+    assert set(bench.CASES["mlperf26_mixed_dims"].dims) == {16, 32, 64, 128}
+
+
+def test_gather_floor_sums_rows():
+    rng = np.random.default_rng(0)
+    table, ids = rng.standard_normal((50, 33)).astype(np.float32), rng.integers(0, 50, 101)
+    np.testing.assert_allclose(sum_rows(table, ids, threads=2), table[ids].sum(axis=0), rtol=1e-4, atol=1e-4)
+
+
+def test_command_line_writes_rows(tmp_path, capsys):
+    out = tmp_path / "rows.csv"
+    arguments = [
+        "embedding_bag",
+        "--cases",
+        "smoke",
+        "--providers",
+        "merlin_native",
+        "--mode",
+        "forward,full",
+    ]
+    assert run.main([*arguments, "--seconds", "0.01", "--out", str(out)]) == 0
+    rows = [row for row in read_csv(out) if row.provider == "merlin_native"]
+    assert {row.mode for row in rows} == {"forward", "forward_backward"}
+    assert all(row.status == "ok" and row.versions and row.timestamp and row.device for row in rows)
+    assert run.main(["show", str(out)]) == 0
+    assert "merlin_native" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing"], "op must have a file"),
+        (["embedding_bag", "--cases", "nothing"], "cases must be of"),
+        (["embedding_bag", "--providers", "nothing"], "providers must be of"),
+        (["embedding_bag", "--device", "cuda", "--providers", "torch,keras"], "need a process each"),
+    ],
+)
+def test_wrong_command_lines(arguments, message):
+    with pytest.raises(SystemExit, match=message):
+        run.main(arguments)
