@@ -37,7 +37,7 @@ test: $(STAMPS)/package $(STAMPS)/dev
 	$(PY) -m pytest $(ARGS)
 
 bench: $(STAMPS)/package $(STAMPS)/dev
-	$(PY) -m benchmarks.run $(ARGS)
+	$(PY) -m benchmarks.run $(or $(ARGS),embedding_bag --cases smoke --mode forward,full,update)
 
 # --- the environment ---------------------------------------------------------------------------------------------
 
@@ -69,7 +69,7 @@ $(STAMPS)/lint: $(STAMPS)/venv requirements/lint.txt
 SOURCES := pyproject.toml CMakeLists.txt README.md LICENSE \
   $(shell find cmake csrc merlin_models merlin_standard_lib -type f -not -path '*/.*' -not -name '*.so' -not -name '*.pyc' \
     -not -name _build_info.py)
-GPUS = $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2> /dev/null | tr -d . | sort -u | paste -sd ';')
+GPUS = $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2> /dev/null | grep -E '^[0-9]+\.[0-9]+$$' | tr -d . | sort -u | paste -sd ';')
 HERE := $(or $(MERLIN_CUDA_ARCHITECTURES),$(GPUS),90)
 PIP_WHEEL = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m pip wheel -qq --no-build-isolation --no-deps .
 OPTIONS = -C cmake.define.MERLIN_CUDA=$(MERLIN_CUDA) -C "cmake.define.MERLIN_CUDA_ARCHITECTURES=$(HERE)"

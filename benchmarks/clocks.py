@@ -113,9 +113,7 @@ class TensorFlowClock(WallClock):
             raise RuntimeError("TensorFlow finds no GPU")
 
     def name(self) -> str:
-        details = self._tf.config.experimental.get_device_details(
-            self._tf.config.list_physical_devices("GPU")[0]
-        )
+        details = self._tf.config.experimental.get_device_details(self._tf.config.list_physical_devices("GPU")[0])
         return details.get("device_name", "GPU")
 
     def wait(self) -> None:

@@ -50,9 +50,7 @@ class GatherFloor(Provider):
     name = "gather_floor"
     runtime = "torch"
     is_probe = True
-    notes = (
-        "probe: rows of one forward are read once for each id, nothing is written; tables are cut to 2 GiB"
-    )
+    notes = "probe: rows of one forward are read once for each id, nothing is written; tables are cut to 2 GiB"
 
     def unsupported(self, case: Any, device: str, mode: str, optimizer: str) -> str:
         if device != "cpu":
@@ -66,8 +64,7 @@ class GatherFloor(Provider):
         share = min(1.0, _MAX_TABLE_BYTES / problem.table_bytes)
         self._tables = [problem.host_table(t, share) for t in range(len(problem.rows))]
         self._sets = [
-            [bags.values % len(table) for bags, table in zip(one, self._tables, strict=True)]
-            for one in problem.sets
+            [bags.values % len(table) for bags, table in zip(one, self._tables, strict=True)] for one in problem.sets
         ]
         self._threads = num_threads()
 

@@ -45,12 +45,8 @@ class Provider:
     name: ClassVar[str]
     runtime: ClassVar[str]  # what drives a GPU: "torch" or "tensorflow"
     requires: ClassVar[tuple[str, ...]] = ()
-    is_probe: ClassVar[bool] = (
-        False  # measures the machine and not the op: not checked, called by forward alone
-    )
-    squares_ids_apart: ClassVar[bool] = (
-        False  # its optimizers add the squares of each id's gradient, see docs
-    )
+    is_probe: ClassVar[bool] = False  # measures the machine and not the op: not checked, called by forward alone
+    squares_ids_apart: ClassVar[bool] = False  # its optimizers add the squares of each id's gradient, see docs
     notes: str = ""
 
     def unsupported(self, case: Any, device: str, mode: str, optimizer: str) -> str:
@@ -221,9 +217,7 @@ def _memory(provider: Provider, problem: Problem, plan: Plan) -> int:
     return provider.memory_bytes(problem, plan.device, plan.mode, plan.optimizer)
 
 
-def _groups(
-    providers: list[Provider], problem: Problem, plan: Plan, held: int, note: Callable
-) -> list[list[Provider]]:
+def _groups(providers: list[Provider], problem: Problem, plan: Plan, held: int, note: Callable) -> list[list[Provider]]:
     """Providers to hold at one time: on a CPU as many as fit beside what is held already, on a GPU one."""
     if plan.device != "cpu":
         return [[provider] for provider in providers]
@@ -257,9 +251,7 @@ def _prepare(op: Op, provider: Provider, problem: Problem, plan: Plan, clock: Wa
     # A sample on a GPU should last some milliseconds; on a CPU it is one call, or what a clock's tick needs.
     one.inner = max(1, min(100, round((4.0 if plan.device == "cuda" else 0.2) / estimate)))
     one.samples = int(
-        np.clip(
-            plan.seconds * 1e3 / (estimate * one.inner), MIN_SAMPLES if estimate < 1e3 else 3, MAX_SAMPLES
-        )
+        np.clip(plan.seconds * 1e3 / (estimate * one.inner), MIN_SAMPLES if estimate < 1e3 else 3, MAX_SAMPLES)
     )
     return one
 

@@ -109,9 +109,7 @@ def draw_ids(rng: np.random.Generator, distribution: str, rows: int, size: int) 
     raise ValueError(f"ids must be 'uniform' or 'zipf<exponent>'. Received: {distribution!r}")
 
 
-def make_bags(
-    rng: np.random.Generator, distribution: str, rows: int, bags: int, hot: int, ragged: bool
-) -> BagArrays:
+def make_bags(rng: np.random.Generator, distribution: str, rows: int, bags: int, hot: int, ragged: bool) -> BagArrays:
     """Draws bags of ``hot`` ids, or of 0 to 2 * hot ids (uniform lengths) if ``ragged``."""
     lengths = rng.integers(0, 2 * hot + 1, bags) if ragged else np.full(bags, hot)
     row_splits = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
@@ -130,9 +128,7 @@ def movielens_folder() -> pathlib.Path:
     for place in places:
         if (place / "ratings.csv").is_file() and (place / "movies.csv").is_file():
             return place
-    raise FileNotFoundError(
-        f"MovieLens (ratings.csv, movies.csv) is in none of {', '.join(map(str, places))}"
-    )
+    raise FileNotFoundError(f"MovieLens (ratings.csv, movies.csv) is in none of {', '.join(map(str, places))}")
 
 
 def movielens_bags(rng: np.random.Generator, bags: int, sets: int) -> tuple[list[int], list[list[BagArrays]]]:

@@ -52,9 +52,7 @@ class Row:
 
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Row))
-_TYPES = {
-    field.name: {"str": str, "float": float, "int": int}[field.type] for field in dataclasses.fields(Row)
-}
+_TYPES = {field.name: {"str": str, "float": float, "int": int}[field.type] for field in dataclasses.fields(Row)}
 
 
 def summarize(milliseconds: list[float]) -> dict[str, float]:
@@ -99,9 +97,7 @@ def write_csv(path: pathlib.Path, rows: Iterable[Row]) -> None:
         with path.open(newline="") as file:
             header = next(csv.reader(file))
         if tuple(header) != FIELDS:
-            raise ValueError(
-                f"{path} must have the columns {', '.join(FIELDS)}. Received: {', '.join(header)}"
-            )
+            raise ValueError(f"{path} must have the columns {', '.join(FIELDS)}. Received: {', '.join(header)}")
     with path.open("a", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         if new:
@@ -131,9 +127,7 @@ def print_rows(rows: list[Row]) -> None:
     for (op, case, mode, optimizer, device), group in groups.items():
         copy = next((r.copy_gbps for r in group if math.isfinite(r.copy_gbps)), math.nan)
         what = f"{mode} ({optimizer})" if optimizer else mode
-        console.print(
-            f"\n[bold]{op} {case}[/]: {what}, {group[0].dtype}, {group[0].ids} ids", highlight=False
-        )
+        console.print(f"\n[bold]{op} {case}[/]: {what}, {group[0].dtype}, {group[0].ids} ids", highlight=False)
         console.print(f"{device}, copies {copy:.0f} GB/s", highlight=False)
         table = Table()
         table.add_column("provider")

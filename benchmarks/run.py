@@ -34,16 +34,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--mode", default="forward", help=f"of {', '.join(MODES)}, separated by commas")
     parser.add_argument("--optimizers", default="adagrad", help="for mode update, separated by commas")
-    parser.add_argument(
-        "--cases", default="", help="names or groups (cpu, cuda, smoke); by default the device's"
-    )
-    parser.add_argument(
-        "--providers", default="", help="names, or @torch / @tensorflow for all that one drives"
-    )
+    parser.add_argument("--cases", default="", help="names or groups (cpu, cuda, smoke); by default the device's")
+    parser.add_argument("--providers", default="", help="names, or @torch / @tensorflow for all that one drives")
     parser.add_argument("--seconds", type=float, default=1.0, help="of timing for a provider and case")
-    parser.add_argument(
-        "--memory-gb", type=float, default=0.0, help="that providers may hold together on a CPU"
-    )
+    parser.add_argument("--memory-gb", type=float, default=0.0, help="that providers may hold together on a CPU")
     parser.add_argument("--list", action="store_true", help="print cases and providers, measure nothing")
     parser.add_argument("--out", type=pathlib.Path, help="CSV file to append rows to")
     return parser.parse_args(arguments)
@@ -85,9 +79,7 @@ def main(arguments: list[str]) -> int:
     for case in op.CASES.values():
         for group in case.groups:
             case_groups.setdefault(group, []).append(case.name)
-    cases = choose(
-        options.cases or ",".join(op.DEFAULT_CASES[options.device]), op.CASES, "cases", case_groups
-    )
+    cases = choose(options.cases or ",".join(op.DEFAULT_CASES[options.device]), op.CASES, "cases", case_groups)
     runtimes = {
         f"@{runtime}": [name for name, provider in all_providers.items() if provider.runtime == runtime]
         for runtime in ("torch", "tensorflow")
@@ -96,9 +88,7 @@ def main(arguments: list[str]) -> int:
     names = choose(options.providers or default, all_providers, "providers", runtimes)
     chosen_runtimes = {all_providers[name].runtime for name in names}
     if options.device == "cuda" and len(chosen_runtimes) > 1:
-        raise SystemExit(
-            "On cuda, providers driven by torch and by tensorflow need a process each: choose one of them"
-        )
+        raise SystemExit("On cuda, providers driven by torch and by tensorflow need a process each: choose one of them")
     modes = choose(options.mode, MODES, "mode", {})
     optimizers = choose(options.optimizers, dict.fromkeys(op.OPTIMIZERS), "optimizers", {})
 

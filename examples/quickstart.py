@@ -143,7 +143,9 @@ def save_and_load(model: ml.Model, path: pathlib.Path, loader: KerasSequenceLoad
     model.save(path)
     again = keras.models.load_model(path).predict(loader, verbose=0)
     if not np.array_equal(chances, again):
-        raise RuntimeError(f"{path} must predict what was saved. Received: a difference of {abs(chances - again).max()}.")
+        raise RuntimeError(
+            f"{path} must predict what was saved. Received: a difference of {abs(chances - again).max()}."
+        )
     return chances[:, 0]
 
 

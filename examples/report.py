@@ -94,7 +94,13 @@ def draw_learning_curve(
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    style = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25}
+    style = {
+        "font.size": 11,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "grid.alpha": 0.25,
+    }
     with pyplot.rc_context(style):
         figure, panels = pyplot.subplots(1, len(curves), figsize=(5.2 * len(curves), 4), layout="constrained")
         for panel, (measure, parts) in zip(panels, curves.items(), strict=True):

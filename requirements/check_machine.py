@@ -13,7 +13,9 @@ def missing() -> list:
     """One line for each thing that is not there."""
     lines = []
     if sys.version_info < (3, 11):
-        lines.append("Python 3.11 or newer: %s is %s; try make PYTHON=python3.11" % (sys.executable, sys.version.split()[0]))
+        lines.append(
+            "Python 3.11 or newer: %s is %s; try make PYTHON=python3.11" % (sys.executable, sys.version.split()[0])
+        )
         return lines
     try:
         import ensurepip  # noqa: F401

@@ -44,7 +44,7 @@ def device(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.fixture()
+@pytest.fixture
 def rng(request: pytest.FixtureRequest) -> np.random.Generator:
     """Fixed for each test, different between tests."""
     return np.random.default_rng(zlib.crc32(request.node.name.encode()))

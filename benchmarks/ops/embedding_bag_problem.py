@@ -127,9 +127,7 @@ class EmbeddingBagProblem:
     def config(self) -> dict[str, Any]:
         case = dataclasses.asdict(self.case)
         num_ids = [len(bags.values) for bags in self.sets[0]]
-        case.update(
-            rows=self.rows, num_ids=sum(num_ids), unique_rows=sum(self.unique_rows), ids_dtype="int64"
-        )
+        case.update(rows=self.rows, num_ids=sum(num_ids), unique_rows=sum(self.unique_rows), ids_dtype="int64")
         case.update(input_sets=self.num_sets, learning_rate=LEARNING_RATE)
         del case["groups"]
         return case
@@ -157,9 +155,7 @@ def pool(rows: np.ndarray, bags: BagArrays, combiner: str) -> np.ndarray:
     return pooled / np.maximum(lengths, 1)[:, None] if combiner == "mean" else pooled
 
 
-def summed_gradient(
-    bags: BagArrays, grad: np.ndarray, combiner: str, sample: np.ndarray, power: int = 1
-) -> np.ndarray:
+def summed_gradient(bags: BagArrays, grad: np.ndarray, combiner: str, sample: np.ndarray, power: int = 1) -> np.ndarray:
     """Gradient of the rows ``sample`` (ascending ids): float64 (len(sample), dim).
 
     With ``power`` 2 the sum of the squares that single ids contribute, which is not the square of their sum.
@@ -261,9 +257,7 @@ def _check_gradients(provider: Any, problem: EmbeddingBagProblem) -> float:
         sample = _sample(bags)
         expected = summed_gradient(bags, grad, problem.combiner, sample)
         got = summed_gradient(BagArrays(ids, np.arange(len(ids) + 1)), rows, "sum", sample)
-        worst = max(
-            worst, _relative(got, expected, UPDATE_TOLERANCE[problem.dtype], f"gradient of table {t}")
-        )
+        worst = max(worst, _relative(got, expected, UPDATE_TOLERANCE[problem.dtype], f"gradient of table {t}"))
     return worst
 
 

@@ -45,9 +45,7 @@ class KerasEmbedding(TensorFlowProvider):
         self._keras = keras
         self._layers = []
         for rows, dim in zip(problem.rows, problem.dims, strict=True):
-            layer = keras.layers.Embedding(
-                rows, dim, embeddings_initializer=self.random_table, dtype=problem.dtype
-            )
+            layer = keras.layers.Embedding(rows, dim, embeddings_initializer=self.random_table, dtype=problem.dtype)
             layer.build()
             self._layers.append(layer)
         return [layer.embeddings.value for layer in self._layers]

@@ -42,9 +42,7 @@ class SparseOptimizer:
         tf, handle, dtype = self._tf, self._table.handle, self._table.dtype
         ids, rows = gradient.indices, gradient.values
         if self._optimizer == "sgd":
-            tf.raw_ops.ResourceScatterAdd(
-                resource=handle, indices=ids, updates=rows * tf.cast(-LEARNING_RATE, dtype)
-            )
+            tf.raw_ops.ResourceScatterAdd(resource=handle, indices=ids, updates=rows * tf.cast(-LEARNING_RATE, dtype))
             return
         if not self._is_summed:
             ids, position = tf.unique(ids)
@@ -127,9 +125,7 @@ class TensorFlowProvider(Provider):
     def make_optimizer(self, optimizer: str) -> None:
         tf = self._tf
         self._step = tf.Variable(0.0)
-        self._optimizers = [
-            SparseOptimizer(tf, optimizer, table, self.grads_are_summed) for table in self._tables
-        ]
+        self._optimizers = [SparseOptimizer(tf, optimizer, table, self.grads_are_summed) for table in self._tables]
 
     def pool(self, bags: list[tuple[Any, Any]]) -> list[Any]:
         """Pooled outputs of all features; what a provider writes."""
@@ -138,9 +134,7 @@ class TensorFlowProvider(Provider):
     def variables(self) -> list[Any]:
         return self._tables
 
-    def pool_and_gradients(
-        self, bags: list[tuple[Any, Any]], grads: list[Any]
-    ) -> tuple[list[Any], list[Any]]:
+    def pool_and_gradients(self, bags: list[tuple[Any, Any]], grads: list[Any]) -> tuple[list[Any], list[Any]]:
         """Outputs are returned too: a loss reads them, and unread ones would be pruned from the graph."""
         with self._tf.GradientTape() as tape:
             outputs = self.pool(bags)
@@ -196,9 +190,7 @@ class LookupSparse(TensorFlowProvider):
         outputs = []
         for (values, splits), table in zip(bags, self._tables, strict=True):
             ids = tf.RaggedTensor.from_row_splits(values, splits, validate=False)
-            output = tf.nn.embedding_lookup_sparse(
-                table, ids, None, combiner=problem.combiner, allow_fast_lookup=True
-            )
+            output = tf.nn.embedding_lookup_sparse(table, ids, None, combiner=problem.combiner, allow_fast_lookup=True)
             if problem.case.ragged:
                 output = tf.pad(output, [[0, problem.batch - tf.shape(output)[0]], [0, 0]])
             outputs.append(output)
@@ -234,9 +226,7 @@ class XlaGatherSum(TensorFlowProvider):
     def unsupported(self, case: Any, device: str, mode: str, optimizer: str) -> str:
         if case.ragged or case.ids == "movielens":
             return "XLA needs bags of one length"
-        return (
-            "" if mode == "forward" else "XLA cannot compile a sparse update (its shapes depend on the ids)"
-        )
+        return "" if mode == "forward" else "XLA cannot compile a sparse update (its shapes depend on the ids)"
 
     def setup(self, problem: Any, device: str, mode: str, optimizer: str) -> None:
         super().setup(problem, device, mode, optimizer)

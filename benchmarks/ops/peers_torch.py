@@ -70,10 +70,7 @@ class TorchEmbeddingBag(Provider):
         ]
         if mode != "forward":
             self._grads = [
-                [
-                    torch.from_numpy(np.ascontiguousarray(grad)).to(device, dtype)
-                    for grad in problem.grads_of(g)
-                ]
+                [torch.from_numpy(np.ascontiguousarray(grad)).to(device, dtype) for grad in problem.grads_of(g)]
                 for g in range(problem.num_grads)
             ]
         if mode == "update":
@@ -84,9 +81,7 @@ class TorchEmbeddingBag(Provider):
         if optimizer == "sgd":
             return optim.SGD(self._tables, lr=LEARNING_RATE)
         if optimizer == "adagrad":
-            return optim.Adagrad(
-                self._tables, lr=LEARNING_RATE, initial_accumulator_value=ADAGRAD_START, eps=EPSILON
-            )
+            return optim.Adagrad(self._tables, lr=LEARNING_RATE, initial_accumulator_value=ADAGRAD_START, eps=EPSILON)
         return optim.SparseAdam(self._tables, lr=LEARNING_RATE, betas=(BETA1, BETA2), eps=EPSILON)
 
     def forward(self, i: int) -> list[Any]:

@@ -45,12 +45,13 @@ std::string Join(const std::vector<int64_t>& shape) {
 
 }  // namespace
 
-Array::Array(py::handle object, const std::string& name) : name_(name), owner_(py::reinterpret_borrow<py::object>(object)) {
+Array::Array(py::handle object, const std::string& name)
+    : name_(name), owner_(py::reinterpret_borrow<py::object>(object)) {
   if (py::isinstance<py::array>(object)) {
     FromNumpy(py::reinterpret_borrow<py::array>(object));
   } else {
-    Check(py::hasattr(object, "__dlpack__"), name, " must be a NumPy array or support DLPack. Received: ",
-          std::string(py::str(py::type::of(object))));
+    Check(py::hasattr(object, "__dlpack__"), name,
+          " must be a NumPy array or support DLPack. Received: ", std::string(py::str(py::type::of(object))));
     FromDlpack(object);
   }
 }

@@ -82,6 +82,13 @@ __device__ __forceinline__ __nv_bfloat16 RoundTo<__nv_bfloat16>(float value) {
   return __float2bfloat16_rn(value);
 }
 
+// For results that this kernel does not read again: they need not stay in the caches.
+template <typename T, int N>
+__device__ __forceinline__ void StoreOnce(const Pack<T, N>& pack, T* to) {
+  using W = typename Word<N * sizeof(T)>::type;
+  __stcs(reinterpret_cast<W*>(to), *reinterpret_cast<const W*>(&pack));
+}
+
 // Calls body with a value of the CUDA type of `dtype`.
 template <typename Body>
 void DispatchDType(DType dtype, Body&& body) {

@@ -19,7 +19,8 @@ inline DType FromTensorFlow(tensorflow::DataType type) {
     case tensorflow::DT_BFLOAT16:
       return DType::kBFloat16;
     default:
-      throw InvalidArgument("dtype must be float32, float16 or bfloat16. Received: " + tensorflow::DataTypeString(type));
+      throw InvalidArgument("dtype must be float32, float16 or bfloat16. Received: " +
+                            tensorflow::DataTypeString(type));
   }
 }
 

@@ -1,9 +1,8 @@
-#include "embedding_bag/bag_device.cuh"
-
 #include <algorithm>
 #include <map>
 #include <mutex>
 
+#include "embedding_bag/bag_device.cuh"
 #include "embedding_bag/embedding_bag_cuda.h"
 
 namespace merlin {
@@ -37,7 +36,8 @@ std::string TakeDeviceError() {
     *note = 0;
     const int64_t value = static_cast<int64_t>(word << 16) >> 16;
     const int feature = static_cast<int>((word >> 48) & 0xfff);
-    const std::string where = Concat(" of feature number ", feature, " of an earlier embedding_bag call on GPU ", device);
+    const std::string where =
+        Concat(" of feature number ", feature, " of an earlier embedding_bag call on GPU ", device);
     switch (static_cast<NoteKind>(word >> 60)) {
       case NoteKind::kId:
         return Concat("Ids", where, " must be in [0, rows of its table). Received: ", value, ". The id was skipped");
@@ -62,6 +62,8 @@ DeviceFeature MakeDeviceFeature(const BagBatch& batch, int f) {
   Check(table.dim <= INT32_MAX && from.output_stride <= INT32_MAX, "Feature '", batch.names[f],
         "' must have a dim and an output stride below 2^31 on CUDA. Received: ", table.dim, " and ",
         from.output_stride);
+  Check(table.num_rows <= INT32_MAX, "Feature '", batch.names[f],
+        "' must read a table of fewer than 2^31 rows on CUDA. Received: ", table.num_rows);
   DeviceFeature to{};
   to.ids = from.ids;
   to.row_splits = from.row_splits;

@@ -9,7 +9,8 @@ namespace merlin {
 // One 8-byte word of mapped host memory: 0, or kind (4 bits), feature (12 bits), value (48 bits, two's complement).
 enum class NoteKind : uint64_t { kNone = 0, kId = 1, kSplitsOrder = 2, kSplitsStart = 3, kSplitsEnd = 4 };
 
-__device__ __forceinline__ void NoteError(volatile unsigned long long* note, NoteKind kind, int feature, int64_t value) {
+__device__ __forceinline__ void NoteError(volatile unsigned long long* note, NoteKind kind, int feature,
+                                          int64_t value) {
   *note = (static_cast<unsigned long long>(kind) << 60) | (static_cast<unsigned long long>(feature & 0xfff) << 48) |
           (static_cast<unsigned long long>(value) & 0xffffffffffffull);
 }
@@ -38,6 +39,7 @@ struct DeviceFeature {
   uint32_t block_end;  // one behind the feature's last block of the launch
   uint16_t lanes;      // threads that share a bag's columns, a power of two
   uint16_t pack;       // elements a thread moves at once
+  uint16_t bags_a_unit;
 };
 
 struct BagRange {

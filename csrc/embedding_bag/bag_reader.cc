@@ -64,8 +64,8 @@ void CheckRowSplits(const BagBatch& batch) {
     const std::string& name = batch.names[f];
     Check(splits[0] == 0, "row_splits of feature '", name, "' must start at 0. Received: ", splits[0]);
     for (int64_t bag = 0; bag < feature.num_bags; ++bag) {
-      Check(splits[bag] <= splits[bag + 1], "row_splits of feature '", name, "' must not decrease. Received: ",
-            splits[bag], " followed by ", splits[bag + 1], " at index ", bag);
+      Check(splits[bag] <= splits[bag + 1], "row_splits of feature '", name,
+            "' must not decrease. Received: ", splits[bag], " followed by ", splits[bag + 1], " at index ", bag);
     }
     Check(splits[feature.num_bags] == feature.num_ids, "row_splits of feature '", name,
           "' must end at the number of ids, ", feature.num_ids, ". Received: ", splits[feature.num_bags]);

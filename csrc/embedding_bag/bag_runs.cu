@@ -1,7 +1,7 @@
 // Sums the gradients of each run and hands the row to a consumer.
 //
 // reduce_runs_kernel: a warp takes tiles of 32 consecutive runs of one table. `lanes` threads own one run and `pack`
-// columns each, so 32 / lanes runs are under way in a warp; wider rows are walked in parts.
+// columns each, so 32 / lanes runs are under way in a warp, kRunsInFlight times; wider rows are walked in parts.
 // list_long_runs_kernel: a thread owns a run, and cuts it into chunks if it is long (reduce_runs_kernel skips those).
 // sum_chunks_kernel: a warp owns a chunk; its groups of lanes take every (32 / lanes)-th pair and are added at the end.
 // reduce_long_runs_kernel: a block owns a long run; its warps take every 8th chunk, in order, and are added in order.
@@ -16,6 +16,7 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
 constexpr int kPairsInFlight = 4;
+constexpr int kRunsInFlight = 4;
 
 // Where results go: unique ids and rows of each table.
 struct RowTargets {
@@ -37,7 +38,8 @@ __device__ __forceinline__ int TableOfRun(const RunView& view, uint32_t run) {
   return low;
 }
 
-__device__ __forceinline__ const GradFeature& FeatureOfBag(const RunView& view, const BagTableDevice& table, uint32_t bag) {
+__device__ __forceinline__ const GradFeature& FeatureOfBag(const RunView& view, const BagTableDevice& table,
+                                                           uint32_t bag) {
   if (table.num_features == 1) return view.features[table.only_feature];
   int low = 0, high = view.features[0].num_features - 1;
   while (low < high) {
@@ -51,9 +53,43 @@ __device__ __forceinline__ const GradFeature& FeatureOfBag(const RunView& view, 
   return view.features[low];
 }
 
+// A table, and the feature that reads it where there is just one: kept in registers while its runs are summed.
+struct TableOfRuns {
+  BagTableDevice table;
+  GradFeature feature;
+
+  __device__ __forceinline__ TableOfRuns(const RunView& view, int t) : table(view.tables[t]) {
+    feature = view.features[table.num_features == 1 ? table.only_feature : 0];
+  }
+};
+
+// The gradient of the pair with `value`, at kPack columns from `column`, times its coefficient.
+template <typename Grad, int kPack>
+__device__ __forceinline__ void LoadPair(const RunView& view, const TableOfRuns& of, uint32_t value, int column,
+                                         Pack<Grad, kPack>* pack, float* coef) {
+  const uint32_t bag = view.bag_of_id ? __ldg(view.bag_of_id + value) : value;
+  const GradFeature feature = of.table.num_features == 1 ? of.feature : FeatureOfBag(view, of.table, bag);
+  const uint32_t own_bag = bag - feature.bag_base;
+  *pack = LoadConst<Grad, kPack>(static_cast<const Grad*>(feature.grad) +
+                                 static_cast<int64_t>(own_bag) * feature.stride + column);
+  if (feature.is_max) {
+    const int32_t own = __float_as_int(__ldg(view.coef_of_id + value));
+    const int32_t* winner =
+        view.winners + feature.winner_offset + static_cast<int64_t>(own_bag) * of.table.dim + column;
+#pragma unroll
+    for (int k = 0; k < kPack; ++k) {
+      if (winner[k] != own) pack->item[k] = RoundTo<Grad>(0.0f);
+    }
+    *coef = 1.0f;
+    return;
+  }
+  *coef = view.bag_scale ? __ldg(view.bag_scale + bag) : 1.0f;
+  if (view.coef_of_id) *coef *= __ldg(view.coef_of_id + value);
+}
+
 // total += sum of the gradients of pairs begin, begin + step, ... below end, at kPack columns from `column`.
 template <typename Grad, int kPack>
-__device__ __forceinline__ void SumPairs(const RunView& view, const BagTableDevice& table, uint32_t begin, uint32_t end,
+__device__ __forceinline__ void SumPairs(const RunView& view, const TableOfRuns& of, uint32_t begin, uint32_t end,
                                          uint32_t step, int column, float (&total)[kPack]) {
   for (uint32_t i = begin; i < end; i += kPairsInFlight * step) {
     Pack<Grad, kPack> pack[kPairsInFlight];
@@ -63,24 +99,7 @@ __device__ __forceinline__ void SumPairs(const RunView& view, const BagTableDevi
       coef[u] = 0.0f;
       pack[u] = Pack<Grad, kPack>{};
       if (i + u * step >= end) continue;
-      const uint32_t value = __ldg(view.values + i + u * step);
-      const uint32_t bag = view.bag_of_id ? __ldg(view.bag_of_id + value) : value;
-      const GradFeature& feature = FeatureOfBag(view, table, bag);
-      const uint32_t own_bag = bag - feature.bag_base;
-      pack[u] = LoadConst<Grad, kPack>(static_cast<const Grad*>(feature.grad) +
-                                       static_cast<int64_t>(own_bag) * feature.stride + column);
-      if (feature.is_max) {
-        const int32_t own = __float_as_int(__ldg(view.coef_of_id + value));
-        const int32_t* winner = view.winners + feature.winner_offset + static_cast<int64_t>(own_bag) * table.dim + column;
-#pragma unroll
-        for (int k = 0; k < kPack; ++k) {
-          if (winner[k] != own) pack[u].item[k] = RoundTo<Grad>(0.0f);
-        }
-        coef[u] = 1.0f;
-      } else {
-        coef[u] = view.bag_scale ? __ldg(view.bag_scale + bag) : 1.0f;
-        if (view.coef_of_id) coef[u] *= __ldg(view.coef_of_id + value);
-      }
+      LoadPair<Grad, kPack>(view, of, __ldg(view.values + i + u * step), column, &pack[u], &coef[u]);
     }
 #pragma unroll
     for (int u = 0; u < kPairsInFlight; ++u) {
@@ -135,15 +154,40 @@ __global__ void __launch_bounds__(kThreads) reduce_runs_kernel(RunView view, Row
     for (uint32_t next = tile; next < min(tile + 32, num_runs);) {
       const int t = TableOfRun(view, next);
       const uint32_t stop = min(min(tile + 32, num_runs), view.table_runs[t + 1]);
-      const BagTableDevice table = view.tables[t];
-      const int lanes = LanesOf(table.dim, kPack);
-      for (uint32_t run = next + lane / lanes; run < stop; run += 32 / lanes) {
-        const uint32_t begin = __ldg(view.run_begin + run), end = __ldg(view.run_begin + run + 1);
-        if (end - begin > kLongRun) continue;
-        for (int column = lane % lanes * kPack; column < table.dim; column += lanes * kPack) {
-          float total[kPack] = {};
-          SumPairs<Grad, kPack>(view, table, begin, end, 1, column, total);
-          WriteRow<T, kPack>(view, to, t, run, column, total);
+      const TableOfRuns of(view, t);
+      const int dim = of.table.dim, lanes = LanesOf(dim, kPack);
+      // Each lane looks up one run of the tile; then the groups of lanes take them in turn, kRunsInFlight at a time.
+      const bool mine = next + lane < stop;
+      const uint32_t own_begin = mine ? __ldg(view.run_begin + next + lane) : 0;
+      const uint32_t own_end = mine ? __ldg(view.run_begin + next + lane + 1) : 0;
+      const uint32_t own_value = mine ? __ldg(view.values + own_begin) : 0;
+      const int groups = 32 / lanes, count = static_cast<int>(stop - next);
+      for (int first = 0; first < count; first += groups * kRunsInFlight) {
+        uint32_t begin[kRunsInFlight], end[kRunsInFlight], value[kRunsInFlight];
+#pragma unroll
+        for (int u = 0; u < kRunsInFlight; ++u) {
+          const int from = first + u * groups + lane / lanes;
+          begin[u] = __shfl_sync(0xffffffffu, own_begin, from & 31);
+          end[u] = __shfl_sync(0xffffffffu, own_end, from & 31);
+          value[u] = __shfl_sync(0xffffffffu, own_value, from & 31);
+          if (from >= count || end[u] - begin[u] > kLongRun) end[u] = begin[u];
+        }
+        for (int column = lane % lanes * kPack; column < dim; column += lanes * kPack) {
+          Pack<Grad, kPack> pack[kRunsInFlight];
+          float coef[kRunsInFlight];
+#pragma unroll
+          for (int u = 0; u < kRunsInFlight; ++u) {
+            if (end[u] > begin[u]) LoadPair<Grad, kPack>(view, of, value[u], column, &pack[u], &coef[u]);
+          }
+#pragma unroll
+          for (int u = 0; u < kRunsInFlight; ++u) {
+            if (end[u] == begin[u]) continue;
+            float total[kPack];
+#pragma unroll
+            for (int k = 0; k < kPack; ++k) total[k] = coef[u] * AsFloat(pack[u].item[k]);
+            SumPairs<Grad, kPack>(view, of, begin[u] + 1, end[u], 1, column, total);
+            WriteRow<T, kPack>(view, to, t, next + first + u * groups + lane / lanes, column, total);
+          }
         }
       }
       next = stop;
@@ -172,13 +216,14 @@ __global__ void __launch_bounds__(kThreads) sum_chunks_kernel(RunView view) {
   const int lane = threadIdx.x % 32;
   for (uint32_t c = (blockIdx.x * kThreads + threadIdx.x) / 32; c < num_chunks; c += gridDim.x * kWarps) {
     const RunChunk chunk = view.chunks[c];
-    const BagTableDevice table = view.tables[chunk.table];
+    const TableOfRuns of(view, chunk.table);
+    const BagTableDevice& table = of.table;
     const int lanes = LanesOf(table.dim, kPack), groups = 32 / lanes;
     for (int part = 0; part < table.dim; part += lanes * kPack) {
       const int column = part + lane % lanes * kPack;
       float total[kPack] = {};
       if (column < table.dim) {
-        SumPairs<Grad, kPack>(view, table, chunk.begin + lane / lanes, chunk.end, groups, column, total);
+        SumPairs<Grad, kPack>(view, of, chunk.begin + lane / lanes, chunk.end, groups, column, total);
       }
       for (int step = lanes; step < 32; step *= 2) {
 #pragma unroll
@@ -251,8 +296,9 @@ void WriteRuns(const BagBatch& batch, const RunView& view, const std::vector<voi
   const size_t count = batch.tables.size();
   std::vector<void*> pointers(ids);
   pointers.insert(pointers.end(), rows.begin(), rows.end());
-  CheckCuda(cudaMemcpyAsync(view.targets, pointers.data(), pointers.size() * sizeof(void*), cudaMemcpyHostToDevice, stream),
-            "cudaMemcpyAsync");
+  CheckCuda(
+      cudaMemcpyAsync(view.targets, pointers.data(), pointers.size() * sizeof(void*), cudaMemcpyHostToDevice, stream),
+      "cudaMemcpyAsync");
   const RowTargets to{view.targets, view.targets + count, batch.ids_are_int64};
   CheckCuda(cudaMemsetAsync(view.long_counts, 0, sizeof(LongRunCounts), stream), "cudaMemsetAsync");
   const int blocks = BlocksToFillDevice(), pack = PackOfBatch(batch, rows);

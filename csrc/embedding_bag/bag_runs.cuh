@@ -13,7 +13,7 @@ constexpr int kLongRun = 256;  // pairs; longer runs are cut
 constexpr int kChunk = 256;    // pairs of a long run that one warp sums
 
 struct BagTableDevice {
-  int64_t row_base;      // its first row among all tables' rows
+  int64_t row_base;  // its first row among all tables' rows
   int32_t dim;
   int32_t num_features;  // that read it
   int32_t only_feature;  // when num_features is 1

@@ -74,11 +74,11 @@ class EmbeddingBagGradient {
     float coef;    // what the bag's gradient is multiplied by; for kMax the id's place in the bag, as bits
   };
   const BagBatch& batch_;
-  std::vector<int64_t> row_base_;       // first row of each table in Entry::row
-  std::vector<int64_t> bag_base_;       // first bag of each feature in Entry::bag
-  std::vector<Entry> entries_;          // sorted by row, then by the order in the input
-  std::vector<int64_t> runs_;           // begin of each run of one row in entries_, and the end
-  std::vector<int64_t> table_rows_;     // first run of each table, and the end
+  std::vector<int64_t> row_base_;              // first row of each table in Entry::row
+  std::vector<int64_t> bag_base_;              // first bag of each feature in Entry::bag
+  std::vector<Entry> entries_;                 // sorted by row, then by the order in the input
+  std::vector<int64_t> runs_;                  // begin of each run of one row in entries_, and the end
+  std::vector<int64_t> table_rows_;            // first run of each table, and the end
   std::vector<std::vector<int32_t>> winners_;  // for kMax features: [num_bags, dim] place of the largest value
 };
 

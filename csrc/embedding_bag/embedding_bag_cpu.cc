@@ -1,7 +1,7 @@
 // embedding_bag on the CPU: forward, and the gradient of the weights.
 //
-// All bags of all features form one list of work. A worker takes a range of bags, translates their ids into checked rows
-// in blocks (so that the row kernels can prefetch past the end of a bag), then pools bag by bag. Deterministic.
+// All bags of all features form one list of work. A worker takes a range of bags, translates their ids into checked
+// rows in blocks (so that the row kernels can prefetch past the end of a bag), then pools bag by bag. Deterministic.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -46,7 +46,8 @@ void PoolBags(const BagBatch& batch, int f, int64_t begin, int64_t end, FirstErr
 }
 
 // d loss / d weight of every id: with g the bag's gradient, x_i the id's row, d_i = g . x_i,
-//   sum: d_i    mean: (d_i - sum_j w_j d_j / W) / W, W = sum w    sqrtn: d_i / q - w_i (sum_j w_j d_j) / q^3, q^2 = sum w^2
+//   sum: d_i    mean: (d_i - sum_j w_j d_j / W) / W, W = sum w    sqrtn: d_i / q - w_i (sum_j w_j d_j) / q^3, q^2 = sum
+//   w^2
 void WeightsGradientOfBags(const BagBatch& batch, int f, int64_t begin, int64_t end, FirstError& error) {
   const BagFeature& feature = batch.features[f];
   const BagTable& table = batch.tables[feature.table];
@@ -124,8 +125,9 @@ void ForEachBag(const BagBatch& batch, Threads& threads,
 }
 
 void CheckBatch(const BagBatch& batch) {
-  Check(batch.names.size() == batch.features.size(), "names must hold one name a feature. Received: ",
-        batch.names.size(), " names for ", batch.features.size(), " features");
+  Check(batch.names.size() == batch.features.size(),
+        "names must hold one name a feature. Received: ", batch.names.size(), " names for ", batch.features.size(),
+        " features");
   for (const BagTable& table : batch.tables) {
     Check(table.num_rows >= 0 && table.dim > 0, "A table must have a positive dim. Received: shape (", table.num_rows,
           ", ", table.dim, ")");
@@ -151,9 +153,8 @@ void CheckBatch(const BagBatch& batch) {
 void EmbeddingBagForward(const BagBatch& batch, Threads& threads) {
   CheckBatch(batch);
   CheckRowSplits(batch);
-  ForEachBag(batch, threads, [&](int f, int64_t begin, int64_t end, FirstError& error) {
-    PoolBags(batch, f, begin, end, error);
-  });
+  ForEachBag(batch, threads,
+             [&](int f, int64_t begin, int64_t end, FirstError& error) { PoolBags(batch, f, begin, end, error); });
 }
 
 void EmbeddingBagWeightsGradient(const BagBatch& batch, Threads& threads) {

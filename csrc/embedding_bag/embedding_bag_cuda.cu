@@ -1,10 +1,13 @@
 // embedding_bag on CUDA: forward, and the gradient of the weights.
 //
-// Forward geometry. `lanes` threads (a power of two up to 32) own one bag and up to lanes * pack of its columns; wider
-// rows take several such units. A block of 256 threads holds 256 / lanes units of one feature; the launch's blocks run
-// feature by feature, the features with the longest bags first, so that the last blocks are short. Each thread moves 16
-// bytes of a row at once where alignment allows (else 4, else one element) and has kRowsInFlight rows under way. No
-// shared memory, no atomics: deterministic.
+// Forward geometry. `lanes` threads (a power of two up to 32) form a unit; a unit owns `bags_a_unit` consecutive bags
+// of a feature and lanes * pack of their columns (wider rows take several units). The ids of consecutive bags are
+// consecutive in memory, so a unit walks over all of them without regard to where bags end, with kRowsInFlight rows
+// under way, and writes a bag's output when it passes its end: one-hot features keep as many loads in flight as
+// multi-hot ones. Each thread moves 16 bytes of a row at once where alignment allows, else 4, else one element. A block
+// has 256 threads and one feature; the features with the longest bags come first in the launch, so that the last blocks
+// are short. Bags longer than kLongBag are left to the end of the block, where all its units share them. No atomics:
+// deterministic. Shared memory: the list of long bags and a partial sum a unit.
 #include <algorithm>
 #include <numeric>
 
@@ -16,16 +19,22 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kRowsInFlight = 8;
+constexpr int kBlocksAProcessor = 2;  // 128 registers a thread, for 8 rows of 16 bytes under way and their sums
+constexpr int kLongBag = 2048;        // ids
+constexpr int kIdsAUnit = 64;         // so many ids a unit should have, with short bags, by taking several
+constexpr int kMaxBagsAUnit = 32;
+constexpr int kUnitsToFillDevice = 4096;
+constexpr int kMaxBagsABlock = kThreads;  // see ForwardLaunch
 
-template <int kCapacity>
+constexpr int kCapacity = 128;  // features a launch: 15 of the 32 KiB that a kernel's parameters may have
+
 struct FeatureList {
   int count;
   volatile unsigned long long* note;
   DeviceFeature feature[kCapacity];
 };
 
-template <int kCapacity>
-__device__ __forceinline__ int FeatureOfBlock(const FeatureList<kCapacity>& list, uint32_t block) {
+__device__ __forceinline__ int FeatureOfBlock(const FeatureList& list, uint32_t block) {
   int low = 0, high = list.count - 1;
   while (low < high) {
     const int middle = (low + high) / 2;
@@ -38,124 +47,250 @@ __device__ __forceinline__ int FeatureOfBlock(const FeatureList<kCapacity>& list
   return low;
 }
 
-// One unit: kPack columns a lane of one bag. Lanes of a unit stay together; units of a warp may differ in length.
-template <typename T, typename Out, typename Id, int kPack, bool kMax>
-__device__ __forceinline__ void PoolUnit(const DeviceFeature& feature, uint32_t bag, int column, int lane, int lanes,
-                                         unsigned mask, volatile unsigned long long* note) {
-  const BagRange range = RangeOfBag(feature, bag, note);
-  const bool owns_columns = column < feature.dim;
-  const T* table = static_cast<const T*>(feature.table) + (owns_columns ? column : 0);
-  float total[kPack];
-#pragma unroll
-  for (int k = 0; k < kPack; ++k) total[k] = kMax ? -INFINITY : 0.0f;
-  float sum = 0.0f, sum_of_squares = 0.0f;  // of the weights this lane read
-  bool any = false;
+// What a unit of lanes knows of itself.
+struct Unit {
+  unsigned mask;  // of its lanes in the warp
+  int lane;
+  int lanes;
+  int column;         // this thread's first
+  bool owns_columns;  // of the feature's dim
+};
 
-  for (int64_t base = range.begin; base < range.end; base += lanes) {
-    // Each lane reads one id and its weight; then all lanes walk over them together.
-    int64_t row = kNoRow;
-    float weight = 0.0f;
-    if (base + lane < range.end) {
-      row = RowAt<Id>(feature, base + lane, note);
-      if (row != kNoRow) weight = feature.weights ? __ldg(feature.weights + base + lane) : 1.0f;
-      sum += weight;
-      sum_of_squares += weight * weight;
-    }
-    const int count = static_cast<int>(min(static_cast<int64_t>(lanes), range.end - base));
-    float part[kPack] = {};  // of these ids: short sums first keep long bags exact to a few ulp
-    for (int i = 0; i < count; i += kRowsInFlight) {
-      Pack<T, kPack> pack[kRowsInFlight];
-      float coef[kRowsInFlight];
+// A bag under way: the running sum of its rows and of its weights.
+template <int kPack, bool kMax>
+struct Running {
+  float total[kPack];
+  float sum, sum_of_squares;  // of the weights; kMax: sum counts the rows
+
+  __device__ __forceinline__ void Clear() {
 #pragma unroll
-      for (int u = 0; u < kRowsInFlight; ++u) {
-        const int from = min(i + u, lanes - 1);
-        const int64_t r = __shfl_sync(mask, row, from, lanes);
-        coef[u] = __shfl_sync(mask, weight, from, lanes);
-        if (i + u >= count || r == kNoRow) {
-          coef[u] = 0.0f;
-          pack[u] = Pack<T, kPack>{};
-          if (kMax) coef[u] = -1.0f;  // marks: no row
-        } else if (owns_columns) {
-          pack[u] = LoadConst<T, kPack>(table + r * feature.dim);
+    for (int k = 0; k < kPack; ++k) total[k] = kMax ? -INFINITY : 0.0f;
+    sum = sum_of_squares = 0.0f;
+  }
+  __device__ __forceinline__ void Merge(const Running& other) {
+#pragma unroll
+    for (int k = 0; k < kPack; ++k) {
+      total[k] = kMax ? fmaxf(total[k], other.total[k]) : total[k] + other.total[k];
+    }
+    sum += other.sum;
+    sum_of_squares += other.sum_of_squares;
+  }
+  template <typename Out>
+  __device__ __forceinline__ void Write(const DeviceFeature& feature, int64_t bag, const Unit& unit) const {
+    if (!unit.owns_columns) return;
+    const float scale = kMax ? (sum == 0.0f ? 0.0f : 1.0f) : ScaleOf(feature.combiner, sum, sum_of_squares);
+    Pack<Out, kPack> result;
+#pragma unroll
+    for (int k = 0; k < kPack; ++k) result.item[k] = RoundTo<Out>(kMax && sum == 0.0f ? 0.0f : total[k] * scale);
+    // A pack of outputs may be twice as wide as a pack of rows: two stores then.
+    Out* out = static_cast<Out*>(feature.output) + bag * feature.output_stride + unit.column;
+    constexpr int kStore = kPack * sizeof(Out) > 16 ? kPack / 2 : kPack;
+#pragma unroll
+    for (int k = 0; k < kPack; k += kStore) {
+      StoreOnce<Out, kStore>(*reinterpret_cast<const Pack<Out, kStore>*>(&result.item[k]), out + k);
+    }
+  }
+};
+
+// Walks over the ids [position, end). After the id at which a bag ends, calls next_bag(), which takes `running` away
+// and returns where the next one ends.
+template <typename T, typename Id, int kPack, bool kMax, typename NextBag>
+__device__ __forceinline__ void Walk(const DeviceFeature& feature, const Unit& unit, int64_t position, int64_t end,
+                                     int64_t bag_end, Running<kPack, kMax>* running, volatile unsigned long long* note,
+                                     NextBag&& next_bag) {
+  // The rare cases, max and unaligned rows, need not be as deep: it halves the time to compile this file.
+  constexpr int kRows = kMax ? 2 : kPack * sizeof(T) == 16 ? kRowsInFlight : kRowsInFlight / 2;
+  const bool weighted = feature.weights != nullptr;
+  const T* table = static_cast<const T*>(feature.table) + (unit.owns_columns ? unit.column : 0);
+  for (; position < end; position += unit.lanes) {
+    // Each lane reads one id and its weight; then all lanes walk over them together.
+    const int count = static_cast<int>(min(static_cast<int64_t>(unit.lanes), end - position));
+    int32_t own_row = -1;
+    float own_weight = 0.0f;
+    if (unit.lane < count) {
+      own_row = static_cast<int32_t>(RowAt<Id>(feature, position + unit.lane, note));
+      if (weighted) own_weight = __ldg(feature.weights + position + unit.lane);
+    }
+    Running<kPack, kMax> part = *running;  // of the bag's ids among these
+    if (!kMax) part.Clear();
+    for (int i = 0; i < count; i += kRows) {
+      Pack<T, kPack> pack[kRows];
+      int32_t row[kRows];
+#pragma unroll
+      for (int u = 0; u < kRows; ++u) {
+        row[u] = i + u < count ? __shfl_sync(unit.mask, own_row, i + u, unit.lanes) : -1;
+        pack[u] = Pack<T, kPack>{};
+        if (row[u] >= 0 && unit.owns_columns) {
+          pack[u] = LoadConst<T, kPack>(table + static_cast<int64_t>(row[u]) * feature.dim);
         }
       }
 #pragma unroll
-      for (int u = 0; u < kRowsInFlight; ++u) {
-        if (kMax && coef[u] < 0.0f) continue;
-        any = true;
+      for (int u = 0; u < kRows; ++u) {
+        if (i + u >= count) break;
+        const float weight = weighted ? __shfl_sync(unit.mask, own_weight, i + u, unit.lanes) : 1.0f;
+        if (row[u] >= 0) {
+          part.sum += weight;
+          part.sum_of_squares += weight * weight;
 #pragma unroll
-        for (int k = 0; k < kPack; ++k) {
-          const float value = AsFloat(pack[u].item[k]);
-          if (kMax) {
-            total[k] = fmaxf(total[k], value);
-          } else {
-            part[k] = fmaf(coef[u], value, part[k]);
+          for (int k = 0; k < kPack; ++k) {
+            const float value = AsFloat(pack[u].item[k]);
+            part.total[k] = kMax ? fmaxf(part.total[k], value) : fmaf(weight, value, part.total[k]);
           }
         }
+        if (position + i + u + 1 == bag_end) {
+          if (kMax) {
+            *running = part;
+          } else {
+            running->Merge(part);
+          }
+          bag_end = next_bag();
+          running->Clear();
+          part.Clear();
+        }
       }
     }
-#pragma unroll
-    for (int k = 0; k < kPack; ++k) total[k] += kMax ? 0.0f : part[k];
-  }
-
-  float scale = 1.0f;
-  if (!kMax && feature.combiner != static_cast<int>(Combiner::kSum)) {
-    for (int step = lanes / 2; step > 0; step /= 2) {
-      sum += __shfl_xor_sync(mask, sum, step, lanes);
-      sum_of_squares += __shfl_xor_sync(mask, sum_of_squares, step, lanes);
+    if (kMax) {
+      *running = part;
+    } else {
+      running->Merge(part);  // sums of 32 rows first keep long bags exact to a few ulp
     }
-    scale = ScaleOf(feature.combiner, sum, sum_of_squares);
-  }
-  if (!owns_columns) return;
-  Pack<Out, kPack> result;
-#pragma unroll
-  for (int k = 0; k < kPack; ++k) {
-    result.item[k] = RoundTo<Out>(kMax && !any ? 0.0f : total[k] * scale);
-  }
-  // A pack of outputs may be twice as wide as a pack of rows: two stores then.
-  Out* out = static_cast<Out*>(feature.output) + static_cast<int64_t>(bag) * feature.output_stride + column;
-  constexpr int kStore = kPack * sizeof(Out) > 16 ? kPack / 2 : kPack;
-#pragma unroll
-  for (int k = 0; k < kPack; k += kStore) {
-    Store<Out, kStore>(*reinterpret_cast<const Pack<Out, kStore>*>(&result.item[k]), out + k);
   }
 }
 
-template <typename T, typename Out, typename Id, int kCapacity>
-__global__ void __launch_bounds__(kThreads)
-    embedding_bag_forward_kernel(const __grid_constant__ FeatureList<kCapacity> list) {
+struct LongBag {
+  int64_t bag, begin, end;
+  int part;  // which of the units that share its columns
+};
+
+template <typename T, typename Out, typename Id, int kPack, bool kMax>
+__device__ __forceinline__ void PoolBlock(const DeviceFeature& feature, uint32_t block, LongBag* long_bags,
+                                          int* num_long, float* partials, volatile unsigned long long* note) {
+  const int units = kThreads / feature.lanes, own_unit = threadIdx.x / feature.lanes;
+  const int parts = (feature.dim + feature.lanes * kPack - 1) / (feature.lanes * kPack);
+  const int64_t index = static_cast<int64_t>(block) * units + own_unit;
+  const int part = static_cast<int>(index % parts);
+  Unit unit;
+  unit.lanes = feature.lanes;
+  unit.lane = threadIdx.x % unit.lanes;
+  unit.mask = unit.lanes == 32 ? 0xffffffffu : ((1u << unit.lanes) - 1) << (threadIdx.x % 32 / unit.lanes * unit.lanes);
+  unit.column = (part * unit.lanes + unit.lane) * kPack;
+  unit.owns_columns = unit.column < feature.dim;
+
+  int64_t bag = index / parts * feature.bags_a_unit;
+  const int64_t last_bag = min(bag + feature.bags_a_unit, static_cast<int64_t>(feature.num_bags));
+  Running<kPack, kMax> running;
+  running.Clear();
+  // Writes empty bags from `bag` on, notes long ones, and stops at the next bag to walk over.
+  BagRange range{0, 0};
+  const auto find_bag = [&] {
+    for (; bag < last_bag; ++bag) {
+      range = RangeOfBag(feature, static_cast<uint32_t>(bag), note);
+      if (range.end - range.begin > kLongBag) {
+        if (unit.lane == 0) long_bags[atomicAdd(num_long, 1)] = {bag, range.begin, range.end, part};
+      } else if (range.end == range.begin) {
+        running.template Write<Out>(feature, bag, unit);
+      } else {
+        return;
+      }
+    }
+  };
+  find_bag();
+  while (bag < last_bag) {
+    // A stretch of bags without a gap between them: up to the next long one, broken splits, or the unit's last bag.
+    const int64_t begin = range.begin;
+    int64_t end;
+    if (feature.row_splits) {
+      end = range.end;
+      for (int64_t b = bag + 1; b < last_bag; ++b) {
+        const BagRange next = RangeOfBag(feature, static_cast<uint32_t>(b), note);
+        if (next.begin != end || next.end - next.begin > kLongBag) break;
+        end = next.end;
+      }
+    } else {
+      end = last_bag * feature.ids_a_bag;
+    }
+    Walk<T, Id, kPack, kMax>(feature, unit, begin, end, range.end, &running, note, [&] {
+      running.template Write<Out>(feature, bag, unit);
+      running.Clear();
+      const int64_t passed = range.end;
+      ++bag;
+      if (passed == end) return int64_t{-1};
+      find_bag();
+      return range.end;
+    });
+    find_bag();
+  }
+
+  __syncthreads();
+  // The order in which units found long bags does not matter: each is summed the same way.
+  for (int i = 0; i < *num_long; ++i) {
+    const LongBag& todo = long_bags[i];
+    unit.column = (todo.part * unit.lanes + unit.lane) * kPack;
+    unit.owns_columns = unit.column < feature.dim;
+    const int64_t share = (todo.end - todo.begin + units - 1) / units;
+    const int64_t begin = min(todo.end, todo.begin + own_unit * share), end = min(todo.end, begin + share);
+    running.Clear();
+    Walk<T, Id, kPack, kMax>(feature, unit, begin, end, int64_t{-1}, &running, note, [] { return int64_t{-1}; });
+    float* mine = partials + threadIdx.x * (kPack + 2);
+#pragma unroll
+    for (int k = 0; k < kPack; ++k) mine[k] = running.total[k];
+    mine[kPack] = running.sum;
+    mine[kPack + 1] = running.sum_of_squares;
+    __syncthreads();
+    if (own_unit == 0) {
+      for (int other = 1; other < units; ++other) {
+        const float* theirs = partials + (other * unit.lanes + unit.lane) * (kPack + 2);
+        Running<kPack, kMax> add;
+#pragma unroll
+        for (int k = 0; k < kPack; ++k) add.total[k] = theirs[k];
+        add.sum = theirs[kPack];
+        add.sum_of_squares = theirs[kPack + 1];
+        running.Merge(add);
+      }
+      running.template Write<Out>(feature, todo.bag, unit);
+    }
+    __syncthreads();
+  }
+}
+
+template <typename T, typename Out, typename Id>
+__global__ void __launch_bounds__(kThreads, kBlocksAProcessor)
+    embedding_bag_forward_kernel(const __grid_constant__ FeatureList list) {
+  constexpr int kWide = 16 / sizeof(T);
+  __shared__ LongBag long_bags[kMaxBagsABlock];
+  __shared__ float partials[kThreads * (kWide + 2)];
+  __shared__ int num_long;
+  if (threadIdx.x == 0) num_long = 0;
+  __syncthreads();
   const int f = FeatureOfBlock(list, blockIdx.x);
   const DeviceFeature& feature = list.feature[f];
-  const uint32_t first_block = f == 0 ? 0 : list.feature[f - 1].block_end;
-  const int lanes = feature.lanes, pack = feature.pack;
-  const int lane = threadIdx.x % lanes;
-  const unsigned mask = lanes == 32 ? 0xffffffffu : ((1u << lanes) - 1) << (threadIdx.x % 32 / lanes * lanes);
-  const int parts = (feature.dim + lanes * pack - 1) / (lanes * pack);
-  const int64_t unit = static_cast<int64_t>(blockIdx.x - first_block) * (kThreads / lanes) + threadIdx.x / lanes;
-  if (unit >= static_cast<int64_t>(feature.num_bags) * parts) return;
-  const uint32_t bag = static_cast<uint32_t>(unit / parts);
-  const int column = (static_cast<int>(unit % parts) * lanes + lane) * pack;
+  const uint32_t block = blockIdx.x - (f == 0 ? 0 : list.feature[f - 1].block_end);
   const bool is_max = feature.combiner == static_cast<int>(Combiner::kMax);
-  constexpr int kWide = 16 / sizeof(T);
 
-#define MERLIN_POOL(PACK)                                                                                      \
-  is_max ? PoolUnit<T, Out, Id, PACK, true>(feature, bag, column, lane, lanes, mask, list.note)                \
-         : PoolUnit<T, Out, Id, PACK, false>(feature, bag, column, lane, lanes, mask, list.note)
-  if (pack == kWide) {
-    MERLIN_POOL(kWide);
-  } else if (sizeof(T) == 2 && pack == 2) {
-    MERLIN_POOL(2);
+  const auto pool = [&](auto pack) {
+    constexpr int kPack = decltype(pack)::value;
+    if (is_max) {
+      PoolBlock<T, Out, Id, kPack, true>(feature, block, long_bags, &num_long, partials, list.note);
+    } else {
+      PoolBlock<T, Out, Id, kPack, false>(feature, block, long_bags, &num_long, partials, list.note);
+    }
+  };
+  if (feature.pack == kWide) {
+    pool(std::integral_constant<int, kWide>{});
   } else {
-    MERLIN_POOL(1);
+    if constexpr (sizeof(T) == 2) {
+      if (feature.pack == 2) return pool(std::integral_constant<int, 2>{});
+    }
+    pool(std::integral_constant<int, 1>{});
   }
-#undef MERLIN_POOL
 }
 
 // A warp owns one bag: it computes the dot product of the bag's gradient with each row (lanes share the columns), keeps
 // it in weights_grad, and then applies the combiner's correction (see WeightsGradientOfBags in embedding_bag_cpu.cc).
 template <typename T, typename Out, typename Id>
-__global__ void __launch_bounds__(kThreads) embedding_bag_weights_gradient_kernel(
-    const __grid_constant__ DeviceFeature feature, volatile unsigned long long* note) {
+__global__ void __launch_bounds__(kThreads)
+    embedding_bag_weights_gradient_kernel(const __grid_constant__ DeviceFeature feature,
+                                          volatile unsigned long long* note) {
   const int64_t bag = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) / 32;
   const int lane = threadIdx.x % 32;
   if (bag >= feature.num_bags) return;
@@ -167,7 +302,8 @@ __global__ void __launch_bounds__(kThreads) embedding_bag_weights_gradient_kerne
     float dot = 0.0f;
     if (row != kNoRow) {
       const T* values = static_cast<const T*>(feature.table) + row * feature.dim;
-      for (int d = lane; d < feature.dim; d += 32) dot = fmaf(AsFloat(__ldg(values + d)), AsFloat(__ldg(grad + d)), dot);
+      for (int d = lane; d < feature.dim; d += 32)
+        dot = fmaf(AsFloat(__ldg(values + d)), AsFloat(__ldg(grad + d)), dot);
       for (int step = 16; step > 0; step /= 2) dot += __shfl_xor_sync(0xffffffffu, dot, step);
       const float weight = __ldg(feature.weights + p);
       sum += weight;
@@ -189,13 +325,14 @@ __global__ void __launch_bounds__(kThreads) embedding_bag_weights_gradient_kerne
   }
 }
 
-template <int kCapacity>
 void ForwardLaunch(const BagBatch& batch, const DeviceFeature* features, int count, cudaStream_t stream) {
-  FeatureList<kCapacity> list;
+  FeatureList list;
   list.count = count;
   list.note = DeviceNote();
   std::copy(features, features + count, list.feature);
   uint64_t blocks = 0;
+  int64_t total_bags = 0;
+  for (int i = 0; i < count; ++i) total_bags += features[i].num_bags;
   const int wide = 16 / SizeOf(batch.table_dtype);
   for (int i = 0; i < count; ++i) {
     DeviceFeature& feature = list.feature[i];
@@ -211,14 +348,20 @@ void ForwardLaunch(const BagBatch& batch, const DeviceFeature* features, int cou
     feature.lanes = static_cast<uint16_t>(LanesFor((feature.dim + pack - 1) / pack));
     const int64_t parts = (feature.dim + feature.lanes * pack - 1) / (feature.lanes * pack);
     const int64_t units_a_block = kThreads / feature.lanes;
-    blocks += (feature.num_bags * parts + units_a_block - 1) / units_a_block;
+    // Several short bags a unit, as long as the device stays full; never more than the block's list of long bags holds.
+    const int64_t ids_a_bag = std::max<int64_t>(1, feature.num_bags == 0 ? 1 : feature.num_ids / feature.num_bags);
+    const int64_t most = std::min<int64_t>({kIdsAUnit / ids_a_bag, kMaxBagsAUnit, kMaxBagsABlock / units_a_block,
+                                            total_bags * parts / kUnitsToFillDevice});
+    feature.bags_a_unit = static_cast<uint16_t>(std::max<int64_t>(1, most));
+    const int64_t units = (feature.num_bags + feature.bags_a_unit - 1) / feature.bags_a_unit * parts;
+    blocks += (units + units_a_block - 1) / units_a_block;
     Check(blocks <= INT32_MAX, "All features together must need fewer than 2^31 blocks. Received: ", blocks);
     feature.block_end = static_cast<uint32_t>(blocks);
   }
   if (blocks == 0) return;
   DispatchTableAndOutput(batch.table_dtype, batch.output_dtype, [&](auto t, auto o) {
     const auto launch = [&](auto id) {
-      embedding_bag_forward_kernel<decltype(t), decltype(o), decltype(id), kCapacity>
+      embedding_bag_forward_kernel<decltype(t), decltype(o), decltype(id)>
           <<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(list);
     };
     batch.ids_are_int64 ? launch(int64_t{}) : launch(int32_t{});
@@ -234,18 +377,11 @@ void EmbeddingBagForwardCuda(const BagBatch& batch, CudaStream stream) {
   std::vector<DeviceFeature> features;
   for (int f = 0; f < count; ++f) features.push_back(MakeDeviceFeature(batch, f));
   const auto ids_a_bag = [](const DeviceFeature& f) { return f.num_bags == 0 ? 0 : f.num_ids / f.num_bags; };
-  std::stable_sort(features.begin(), features.end(), [&](const DeviceFeature& a, const DeviceFeature& b) {
-    return ids_a_bag(a) > ids_a_bag(b);
-  });
-  constexpr int kFew = 32, kMany = 256;  // 256 features take 28 of the 32 KiB that a kernel's parameters may have
-  for (int begin = 0; begin < count; begin += kMany) {
-    const int part = std::min(kMany, count - begin);
-    const auto s = static_cast<cudaStream_t>(stream);
-    if (part <= kFew) {
-      ForwardLaunch<kFew>(batch, features.data() + begin, part, s);
-    } else {
-      ForwardLaunch<kMany>(batch, features.data() + begin, part, s);
-    }
+  std::stable_sort(features.begin(), features.end(),
+                   [&](const DeviceFeature& a, const DeviceFeature& b) { return ids_a_bag(a) > ids_a_bag(b); });
+  for (int begin = 0; begin < count; begin += kCapacity) {
+    ForwardLaunch(batch, features.data() + begin, std::min(kCapacity, count - begin),
+                  static_cast<cudaStream_t>(stream));
   }
 }
 

@@ -19,7 +19,8 @@ using CudaStream = void*;  // a cudaStream_t, so that includers need no CUDA hea
 void EmbeddingBagForwardCuda(const BagBatch& batch, CudaStream stream);
 void EmbeddingBagWeightsGradientCuda(const BagBatch& batch, CudaStream stream);
 
-// Gradient of the tables as unique rows. The caller owns `workspace`, workspace_bytes() of device memory, 256-byte aligned.
+// Gradient of the tables as unique rows. The caller owns `workspace`, workspace_bytes() of device memory, 256-byte
+// aligned.
 class EmbeddingBagGradientCuda {
  public:
   explicit EmbeddingBagGradientCuda(const BagBatch& batch);
@@ -36,6 +37,7 @@ class EmbeddingBagGradientCuda {
   const BagBatch& batch_;
   size_t workspace_bytes_ = 0;
   char* workspace_ = nullptr;
+  int sorted_buffer_ = 0;
 };
 
 // The message of an error that kernels noted since the last call, or empty. `names` are the features' names if known.

@@ -1,8 +1,8 @@
 // Gradient of the tables on the CPU, as unique rows.
 //
-// Every (row, bag, coefficient) of the batch becomes an entry. Entries are dealt into partitions by ranges of rows, each
-// partition is sorted by one worker (least significant digit first, so stable), and runs of one row are found. Writing sums
-// a run's gradients in the order of the input. The result does not depend on the number of threads.
+// Every (row, bag, coefficient) of the batch becomes an entry. Entries are dealt into partitions by ranges of rows,
+// each partition is sorted by one worker (least significant digit first, so stable), and runs of one row are found.
+// Writing sums a run's gradients in the order of the input. The result does not depend on the number of threads.
 #include <algorithm>
 #include <atomic>
 #include <cstring>
@@ -58,8 +58,8 @@ EmbeddingBagGradient::EmbeddingBagGradient(const BagBatch& batch, Threads& threa
     bag_base_.push_back(bag_base_.back() + feature.num_bags);
     id_base.push_back(id_base.back() + feature.num_ids);
   }
-  Check(bag_base_.back() < (int64_t{1} << 32), "All features together must have fewer than 2^32 bags. Received: ",
-        bag_base_.back());
+  Check(bag_base_.back() < (int64_t{1} << 32),
+        "All features together must have fewer than 2^32 bags. Received: ", bag_base_.back());
 
   // Entries at the places of their ids; padding leaves row -1.
   std::vector<Entry> unsorted(id_base.back(), Entry{-1, 0, 0.0f});

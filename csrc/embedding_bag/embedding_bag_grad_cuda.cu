@@ -7,11 +7,12 @@
 //   4. reduce:  a run's gradients are summed in order by `lanes` threads. Runs longer than kLongRun are cut into chunks
 //               that many blocks sum; one block adds the chunks, in order.
 // No float atomics: the result is the same in every run. Nothing is read back but the counts that CountRows asks for.
+#include <thrust/iterator/counting_iterator.h>
+
 #include <algorithm>
 #include <cub/device/device_radix_sort.cuh>
 #include <cub/device/device_select.cuh>
 #include <numeric>
-#include <thrust/iterator/counting_iterator.h>
 
 #include "embedding_bag/bag_device.cuh"
 #include "embedding_bag/bag_runs.cuh"
@@ -22,49 +23,86 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// 8 lanes own one bag.
+// Where list_pairs_kernel writes; null pointers for what the batch does not need.
+template <typename Key>
+struct PairTargets {
+  Key* keys;
+  uint32_t* values;
+  float* bag_scale;
+  uint32_t* bag_of_id;
+  float* coef_of_id;
+  Key no_key;
+};
+
+constexpr int kListLanes = 8;
+
+// All features in one launch; a block has one feature. Dense features whose pairs need no coefficients: a thread owns
+// one id. Others: kListLanes lanes own one bag.
 template <typename Id, typename Key>
 __global__ void __launch_bounds__(kThreads)
-    list_pairs_kernel(const DeviceFeature* features, const GradFeature* grads, int f, const uint32_t* id_base,
-                      Key no_key, Key* keys, uint32_t* values, float* bag_scale, uint32_t* bag_of_id, float* coef_of_id,
-                      const BagTableDevice* tables, volatile unsigned long long* note) {
-  constexpr int kLanes = 8;
+    list_pairs_kernel(const DeviceFeature* features, const GradFeature* grads, int num_features,
+                      const uint32_t* id_base, const BagTableDevice* tables, PairTargets<Key> to,
+                      volatile unsigned long long* note) {
+  int f = 0;
+  for (int high = num_features - 1; f < high;) {
+    const int middle = (f + high) / 2;
+    if (blockIdx.x < features[middle].block_end) {
+      high = middle;
+    } else {
+      f = middle + 1;
+    }
+  }
   const DeviceFeature& feature = features[f];
   const GradFeature& grad = grads[f];
-  const int64_t bag = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) / kLanes;
+  const int64_t thread =
+      static_cast<int64_t>(blockIdx.x - (f == 0 ? 0 : features[f - 1].block_end)) * kThreads + threadIdx.x;
+  const Key row_base = static_cast<Key>(tables[grad.table].row_base);
+  if (!feature.row_splits && !to.bag_scale && !to.coef_of_id) {
+    if (thread >= feature.num_ids) return;
+    const int64_t row = RowAt<Id>(feature, thread, note);
+    to.keys[id_base[f] + thread] = row == kNoRow ? to.no_key : row_base + static_cast<Key>(row);
+    to.values[id_base[f] + thread] = grad.bag_base + static_cast<uint32_t>(thread) / feature.ids_a_bag;
+    return;
+  }
+  const int64_t bag = thread / kListLanes;
   if (bag >= feature.num_bags) return;
-  const int lane = threadIdx.x % kLanes;
-  const unsigned mask = 0xffu << (threadIdx.x % 32 / kLanes * kLanes);
+  const int lane = threadIdx.x % kListLanes;
+  const unsigned mask = 0xffu << (threadIdx.x % 32 / kListLanes * kListLanes);
   const BagRange range = RangeOfBag(feature, static_cast<uint32_t>(bag), note);
   const bool is_max = feature.combiner == static_cast<int>(Combiner::kMax);
   const uint32_t global_bag = grad.bag_base + static_cast<uint32_t>(bag);
-  const Key row_base = static_cast<Key>(tables[grad.table].row_base);
   float sum = 0.0f, sum_of_squares = 0.0f;
   int32_t place = 0;  // among the bag's rows
-  for (int64_t base = range.begin; base < range.end; base += kLanes) {
+  for (int64_t base = range.begin; base < range.end; base += kListLanes) {
     const int64_t p = base + lane;
     const int64_t row = p < range.end ? RowAt<Id>(feature, p, note) : kNoRow;
     const unsigned present = __ballot_sync(mask, row != kNoRow) & mask;
     if (p < range.end) {
       const uint32_t position = id_base[f] + static_cast<uint32_t>(p);
-      keys[position] = row == kNoRow ? no_key : row_base + static_cast<Key>(row);
-      values[position] = coef_of_id ? position : global_bag;
+      to.keys[position] = row == kNoRow ? to.no_key : row_base + static_cast<Key>(row);
+      to.values[position] = to.coef_of_id ? position : global_bag;
       const float weight = row == kNoRow ? 0.0f : feature.weights ? __ldg(feature.weights + p) : 1.0f;
       sum += weight;
       sum_of_squares += weight * weight;
-      if (coef_of_id) {
-        bag_of_id[position] = global_bag;
+      if (to.coef_of_id) {
+        to.bag_of_id[position] = global_bag;
         const int before = __popc(present & ((1u << (threadIdx.x % 32)) - 1));
-        coef_of_id[position] = is_max ? __int_as_float(place + before) : weight;
+        to.coef_of_id[position] = is_max ? __int_as_float(place + before) : weight;
       }
     }
     place += __popc(present);
   }
-  for (int step = kLanes / 2; step > 0; step /= 2) {
-    sum += __shfl_xor_sync(mask, sum, step, kLanes);
-    sum_of_squares += __shfl_xor_sync(mask, sum_of_squares, step, kLanes);
+  for (int step = kListLanes / 2; step > 0; step /= 2) {
+    sum += __shfl_xor_sync(mask, sum, step, kListLanes);
+    sum_of_squares += __shfl_xor_sync(mask, sum_of_squares, step, kListLanes);
   }
-  if (lane == 0 && bag_scale) bag_scale[global_bag] = ScaleOf(feature.combiner, sum, sum_of_squares);
+  if (lane == 0 && to.bag_scale) to.bag_scale[global_bag] = ScaleOf(feature.combiner, sum, sum_of_squares);
+}
+
+// Blocks of list_pairs_kernel for one feature.
+int64_t ListBlocks(const BagFeature& feature, bool needs_bags) {
+  const int64_t threads = feature.row_splits || needs_bags ? feature.num_bags * kListLanes : feature.num_ids;
+  return (threads + kThreads - 1) / kThreads;
 }
 
 // A thread owns one column of one bag of a max feature: which of the bag's rows has the largest value, first come.
@@ -96,38 +134,42 @@ template <typename Key>
 struct BeginsRun {
   const Key* keys;
   Key no_key;
-  __device__ bool operator()(uint32_t i) const {
-    return keys[i] < no_key && (i == 0 || keys[i - 1] != keys[i]);
-  }
+  __device__ bool operator()(uint32_t i) const { return keys[i] < no_key && (i == 0 || keys[i - 1] != keys[i]); }
 };
 
-// Thread t: the end of the last run (one behind the pairs with a real key), and the first run of table t.
+// The first index in [0, count) for which below(index) is false, or count. A whole warp searches: 32 probes a step.
+template <typename Below>
+__device__ __forceinline__ uint32_t FirstNotBelow(uint32_t count, Below&& below) {
+  const int lane = threadIdx.x % 32;
+  uint32_t low = 0, high = count;  // the answer is in [low, high]
+  while (low < high) {
+    const uint32_t step = (high - low + 31) / 32, probe = low + lane * step;
+    const unsigned passed = __ballot_sync(0xffffffffu, probe < high && below(probe));
+    if (passed == 0) return low;
+    const uint32_t last = low + (31 - __clz(passed)) * step;  // the last probe that is below
+    low = last + 1;
+    high = min(high, last + step);
+  }
+  return low;
+}
+
+// Warp t finds the first run of table t; the last warp the end of the last run, one behind the pairs with a real key.
 template <typename Key>
 __global__ void bound_tables_kernel(const Key* keys, uint32_t num_pairs, Key no_key, uint32_t* run_begin,
                                     const uint32_t* num_runs_ptr, const BagTableDevice* tables, int num_tables,
                                     uint32_t* table_runs) {
   const uint32_t num_runs = *num_runs_ptr;
-  const int t = blockIdx.x * blockDim.x + threadIdx.x;
+  const int t = (blockIdx.x * blockDim.x + threadIdx.x) / 32;
   if (t > num_tables) return;
-  const auto first_at_least = [](uint32_t count, auto&& below) {
-    uint32_t low = 0, high = count;
-    while (low < high) {
-      const uint32_t middle = low + (high - low) / 2;
-      if (below(middle)) {
-        low = middle + 1;
-      } else {
-        high = middle;
-      }
-    }
-    return low;
-  };
+  uint32_t found = num_runs;
   if (t == num_tables) {
-    run_begin[num_runs] = first_at_least(num_pairs, [&](uint32_t i) { return keys[i] < no_key; });
-    table_runs[t] = num_runs;
-    return;
+    const uint32_t end = FirstNotBelow(num_pairs, [&](uint32_t i) { return keys[i] < no_key; });
+    if (threadIdx.x % 32 == 0) run_begin[num_runs] = end;
+  } else {
+    const Key base = static_cast<Key>(tables[t].row_base);
+    found = FirstNotBelow(num_runs, [&](uint32_t i) { return keys[run_begin[i]] < base; });
   }
-  const Key base = static_cast<Key>(tables[t].row_base);
-  table_runs[t] = first_at_least(num_runs, [&](uint32_t i) { return keys[run_begin[i]] < base; });
+  if (threadIdx.x % 32 == 0) table_runs[t] = found;
 }
 
 }  // namespace
@@ -225,40 +267,48 @@ struct EmbeddingBagGradientCuda::Layout {
   }
 
   template <typename Key>
-  void SortAs(const BagBatch& batch, char* at_ptr, cudaStream_t stream) const;
-  RunView View(const BagBatch& batch, char* at_ptr) const;
+  int SortAs(const BagBatch& batch, char* at_ptr, cudaStream_t stream) const;
+  RunView View(const BagBatch& batch, char* at_ptr, int sorted_buffer) const;
 };
 
+// Returns which of the two buffers has the sorted pairs.
 template <typename Key>
-void EmbeddingBagGradientCuda::Layout::SortAs(const BagBatch& batch, char* w, cudaStream_t stream) const {
+int EmbeddingBagGradientCuda::Layout::SortAs(const BagBatch& batch, char* w, cudaStream_t stream) const {
   volatile unsigned long long* note = DeviceNote();
   const Key no_key = static_cast<Key>(num_rows);
   const auto* feature_ptr = reinterpret_cast<const DeviceFeature*>(w + features);
   const auto* grad_ptr = reinterpret_cast<const GradFeature*>(w + grads);
   const auto* table_ptr = reinterpret_cast<const BagTableDevice*>(w + tables);
-  for (size_t f = 0; f < batch.features.size(); ++f) {
-    const BagFeature& feature = batch.features[f];
-    if (feature.num_bags == 0) continue;
+  size_t before = 0;
+  int64_t blocks = 0;
+  for (const BagFeature& feature : batch.features) {
     // Ids outside every bag, which only broken row_splits leave, must not keep garbage keys.
     if (feature.row_splits && feature.num_ids > 0) {
-      size_t before = 0;
-      for (size_t g = 0; g < f; ++g) before += batch.features[g].num_ids;
-      CheckCuda(cudaMemsetAsync(reinterpret_cast<Key*>(w + keys[0]) + before, 0xff, feature.num_ids * sizeof(Key), stream),
-                "cudaMemsetAsync");
+      CheckCuda(
+          cudaMemsetAsync(reinterpret_cast<Key*>(w + keys[0]) + before, 0xff, feature.num_ids * sizeof(Key), stream),
+          "cudaMemsetAsync");
     }
-    const unsigned blocks = static_cast<unsigned>((feature.num_bags * 8 + kThreads - 1) / kThreads);
-    const auto list = [&](auto id) {
-      list_pairs_kernel<decltype(id), Key><<<blocks, kThreads, 0, stream>>>(
-          feature_ptr, grad_ptr, static_cast<int>(f), reinterpret_cast<const uint32_t*>(w + id_base), no_key,
-          reinterpret_cast<Key*>(w + keys[0]), reinterpret_cast<uint32_t*>(w + values[0]),
-          scaled ? reinterpret_cast<float*>(w + bag_scale) : nullptr,
-          per_id ? reinterpret_cast<uint32_t*>(w + bag_of_id) : nullptr,
-          per_id ? reinterpret_cast<float*>(w + coef_of_id) : nullptr, table_ptr, note);
-    };
-    batch.ids_are_int64 ? list(int64_t{}) : list(int32_t{});
-    CheckLaunch("list_pairs_kernel");
+    before += feature.num_ids;
+    blocks += ListBlocks(feature, scaled || per_id);
+  }
+  const PairTargets<Key> to{reinterpret_cast<Key*>(w + keys[0]),
+                            reinterpret_cast<uint32_t*>(w + values[0]),
+                            scaled ? reinterpret_cast<float*>(w + bag_scale) : nullptr,
+                            per_id ? reinterpret_cast<uint32_t*>(w + bag_of_id) : nullptr,
+                            per_id ? reinterpret_cast<float*>(w + coef_of_id) : nullptr,
+                            no_key};
+  const auto list = [&](auto id) {
+    list_pairs_kernel<decltype(id), Key><<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(
+        feature_ptr, grad_ptr, static_cast<int>(batch.features.size()), reinterpret_cast<const uint32_t*>(w + id_base),
+        table_ptr, to, note);
+  };
+  batch.ids_are_int64 ? list(int64_t{}) : list(int32_t{});
+  CheckLaunch("list_pairs_kernel");
+  for (size_t f = 0; f < batch.features.size(); ++f) {
+    const BagFeature& feature = batch.features[f];
     if (feature.combiner != Combiner::kMax) continue;
     const int64_t cells = feature.num_bags * batch.tables[feature.table].dim;
+    if (cells == 0) continue;
     Check(cells < (int64_t{1} << 38), "Feature '", batch.names[f], "' is too large for combiner 'max' on CUDA");
     DispatchDType(batch.table_dtype, [&](auto t) {
       const auto launch = [&](auto id) {
@@ -277,30 +327,26 @@ void EmbeddingBagGradientCuda::Layout::SortAs(const BagBatch& batch, char* w, cu
   cub::DoubleBuffer<uint32_t> v(reinterpret_cast<uint32_t*>(w + values[0]), reinterpret_cast<uint32_t*>(w + values[1]));
   size_t bytes = cub_bytes;
   CheckCuda(cub::DeviceRadixSort::SortPairs(w + cub, bytes, k, v, n, 0, key_bits, stream), "cub::DeviceRadixSort");
-  // Keep the sorted pairs at a known place: the number of passes decides where they end.
-  if (k.Current() != reinterpret_cast<Key*>(w + keys[0])) {
-    CheckCuda(cudaMemcpyAsync(w + keys[0], k.Current(), num_ids * sizeof(Key), cudaMemcpyDeviceToDevice, stream), "copy");
-    CheckCuda(cudaMemcpyAsync(w + values[0], v.Current(), num_ids * 4, cudaMemcpyDeviceToDevice, stream), "copy");
-  }
-  const auto* sorted = reinterpret_cast<const Key*>(w + keys[0]);
+  const Key* sorted = k.Current();
   bytes = cub_bytes;
   CheckCuda(cub::DeviceSelect::If(w + cub, bytes, thrust::counting_iterator<uint32_t>(0), runs, count, n,
                                   BeginsRun<Key>{sorted, no_key}, stream),
             "cub::DeviceSelect");
-  const int threads = static_cast<int>(batch.tables.size()) + 1;
-  bound_tables_kernel<Key><<<(threads + 63) / 64, 64, 0, stream>>>(
-      sorted, num_ids, no_key, runs, count, table_ptr, threads - 1, reinterpret_cast<uint32_t*>(w + table_runs));
+  const int warps = static_cast<int>(batch.tables.size()) + 1;
+  bound_tables_kernel<Key><<<(warps + 3) / 4, 128, 0, stream>>>(sorted, num_ids, no_key, runs, count, table_ptr,
+                                                                warps - 1, reinterpret_cast<uint32_t*>(w + table_runs));
   CheckLaunch("bound_tables_kernel");
+  return k.selector;
 }
 
-RunView EmbeddingBagGradientCuda::Layout::View(const BagBatch& batch, char* w) const {
+RunView EmbeddingBagGradientCuda::Layout::View(const BagBatch& batch, char* w, int sorted_buffer) const {
   RunView view{};
   view.tables = reinterpret_cast<const BagTableDevice*>(w + tables);
   view.features = reinterpret_cast<const GradFeature*>(w + grads);
   view.num_tables = static_cast<int>(batch.tables.size());
-  view.keys = w + keys[0];
+  view.keys = w + keys[sorted_buffer];
   view.wide_keys = wide_keys;
-  view.values = reinterpret_cast<const uint32_t*>(w + values[0]);
+  view.values = reinterpret_cast<const uint32_t*>(w + values[sorted_buffer]);
   view.run_begin = reinterpret_cast<const uint32_t*>(w + run_begin);
   view.table_runs = reinterpret_cast<const uint32_t*>(w + table_runs);
   view.bag_scale = scaled ? reinterpret_cast<const float*>(w + bag_scale) : nullptr;
@@ -332,9 +378,13 @@ void EmbeddingBagGradientCuda::Sort(void* workspace, CudaStream stream_ptr) {
   std::vector<GradFeature> grads;
   std::vector<uint32_t> id_base;
   uint32_t ids = 0, bags = 0;
+  int64_t blocks = 0;
   for (size_t f = 0; f < count; ++f) {
     const BagFeature& from = batch_.features[f];
     features.push_back(MakeDeviceFeature(batch_, static_cast<int>(f)));
+    blocks += ListBlocks(from, layout.scaled || layout.per_id);
+    Check(blocks <= INT32_MAX, "All features together must need fewer than 2^31 blocks. Received: ", blocks);
+    features.back().block_end = static_cast<uint32_t>(blocks);
     GradFeature grad{};
     grad.grad = from.grad;
     grad.stride = static_cast<int32_t>(from.output_stride);
@@ -374,9 +424,9 @@ void EmbeddingBagGradientCuda::Sort(void* workspace, CudaStream stream_ptr) {
     CheckCuda(cudaMemsetAsync(workspace_ + layout.table_runs, 0, (tables.size() + 1) * 4, stream), "cudaMemsetAsync");
     CheckCuda(cudaMemsetAsync(workspace_ + layout.run_begin, 0, 4, stream), "cudaMemsetAsync");
   } else if (layout.wide_keys) {
-    layout.SortAs<uint64_t>(batch_, workspace_, stream);
+    sorted_buffer_ = layout.SortAs<uint64_t>(batch_, workspace_, stream);
   } else {
-    layout.SortAs<uint32_t>(batch_, workspace_, stream);
+    sorted_buffer_ = layout.SortAs<uint32_t>(batch_, workspace_, stream);
   }
 }
 
@@ -384,9 +434,9 @@ std::vector<int64_t> EmbeddingBagGradientCuda::CountRows(CudaStream stream_ptr) 
   const auto stream = static_cast<cudaStream_t>(stream_ptr);
   const Layout layout(batch_);
   std::vector<uint32_t> bounds(batch_.tables.size() + 1);
-  CheckCuda(cudaMemcpyAsync(bounds.data(), workspace_ + layout.table_runs, bounds.size() * 4, cudaMemcpyDeviceToHost,
-                            stream),
-            "cudaMemcpyAsync");
+  CheckCuda(
+      cudaMemcpyAsync(bounds.data(), workspace_ + layout.table_runs, bounds.size() * 4, cudaMemcpyDeviceToHost, stream),
+      "cudaMemcpyAsync");
   CheckCuda(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
   std::vector<int64_t> counts;
   for (size_t t = 0; t + 1 < bounds.size(); ++t) counts.push_back(int64_t{bounds[t + 1]} - bounds[t]);
@@ -397,7 +447,7 @@ void EmbeddingBagGradientCuda::Write(const std::vector<void*>& ids, const std::v
                                      CudaStream stream) const {
   const Layout layout(batch_);
   if (layout.num_ids == 0) return;
-  WriteRuns(batch_, layout.View(batch_, workspace_), ids, rows, static_cast<cudaStream_t>(stream));
+  WriteRuns(batch_, layout.View(batch_, workspace_, sorted_buffer_), ids, rows, static_cast<cudaStream_t>(stream));
 }
 
 }  // namespace merlin

@@ -1,4 +1,5 @@
-// embedding_bag for Python without TensorFlow: NumPy arrays, or DLPack arrays on a CPU or a GPU. Outputs are the caller's.
+// embedding_bag for Python without TensorFlow: NumPy arrays, or DLPack arrays on a CPU or a GPU. Outputs are the
+// caller's.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -166,7 +167,8 @@ std::vector<int64_t> Grad(const py::list& tables, const py::list& ids, const py:
                           const std::vector<std::string>& combiners,
                           const std::vector<std::optional<int64_t>>& padding_ids, const py::list& grads,
                           const py::list& unique_ids, const py::list& rows, const py::list& weights_grads,
-                          [[maybe_unused]] const py::object& workspace, [[maybe_unused]] uintptr_t stream, int num_threads) {
+                          [[maybe_unused]] const py::object& workspace, [[maybe_unused]] uintptr_t stream,
+                          int num_threads) {
   auto call = Read(tables, ids, row_splits, weights, table_of_feature, combiners, padding_ids);
   Attach(call.get(), grads, "grads", false);
   BagBatch& batch = call->batch;
@@ -182,8 +184,8 @@ std::vector<int64_t> Grad(const py::list& tables, const py::list& ids, const py:
     id.RequireDType(batch.ids_are_int64 ? "int64" : "int32");
     row.RequireRank(2);
     row.RequireDType(NameOf(batch.table_dtype));
-    Check(row.shape()[1] == batch.tables[t].dim, row.name(), " must have ", batch.tables[t].dim, " columns. Received: ",
-          row.shape()[1]);
+    Check(row.shape()[1] == batch.tables[t].dim, row.name(), " must have ", batch.tables[t].dim,
+          " columns. Received: ", row.shape()[1]);
     id_ptrs.push_back(id.data());
     row_ptrs.push_back(row.data());
     capacity.push_back(std::min(id.size(), row.shape()[0]));
@@ -191,15 +193,17 @@ std::vector<int64_t> Grad(const py::list& tables, const py::list& ids, const py:
   for (size_t f = 0; f < py::len(weights_grads); ++f) {
     if (weights_grads[f].is_none()) continue;
     const Array& grad = call->Keep(weights_grads[f], Concat("weights_grads[", f, "]"));
-    Check(f < batch.features.size() && batch.features[f].weights, grad.name(), " must belong to a feature with weights");
+    Check(f < batch.features.size() && batch.features[f].weights, grad.name(),
+          " must belong to a feature with weights");
     grad.RequireDType("float32");
-    Check(grad.size() == batch.features[f].num_ids, grad.name(), " must have one element an id. Received: ", grad.size());
+    Check(grad.size() == batch.features[f].num_ids, grad.name(),
+          " must have one element an id. Received: ", grad.size());
     batch.features[f].weights_grad = static_cast<float*>(grad.data());
   }
   const bool any_weights = py::len(weights_grads) > 0;
   const auto check_capacity = [&](size_t t, int64_t count) {
-    Check(count <= capacity[t], "unique_ids and rows of table ", t, " must have room for ", count, " rows. Received: ",
-          capacity[t]);
+    Check(count <= capacity[t], "unique_ids and rows of table ", t, " must have room for ", count,
+          " rows. Received: ", capacity[t]);
   };
   std::vector<int64_t> counts;
   if (!call->on_cuda) {

@@ -1,5 +1,6 @@
-// embedding_bag as TensorFlow ops: MerlinEmbeddingBag (tables as tensors), MerlinResourceEmbeddingBag (tables as resource
-// variables, read in place without a copy), and their gradient ops. One op serves all tables and features of a model.
+// embedding_bag as TensorFlow ops: MerlinEmbeddingBag (tables as tensors), MerlinResourceEmbeddingBag (tables as
+// resource variables, read in place without a copy), and their gradient ops. One op serves all tables and features of a
+// model.
 //
 // ids:        one tensor a feature; rank 1 with row_splits, or rank 2 [bags, ids a bag] without.
 // row_splits: only of the features whose splits_of_feature is not -1. weights: likewise, weights_of_feature.
@@ -19,10 +20,10 @@
 namespace merlin {
 namespace {
 
+using absl::Status;
 using tensorflow::OpKernel;
 using tensorflow::OpKernelConstruction;
 using tensorflow::OpKernelContext;
-using absl::Status;
 using tensorflow::Tensor;
 using tensorflow::TensorShape;
 using tensorflow::shape_inference::DimensionHandle;
@@ -90,40 +91,40 @@ Status GradientShape(InferenceContext* c, bool resource) {
   return absl::OkStatus();
 }
 
-#define MERLIN_BAG_INPUTS(TABLES)       \
-  .Input(TABLES)                        \
-      .Input("ids: num_features * Tids") \
+#define MERLIN_BAG_INPUTS(TABLES)              \
+  .Input(TABLES)                               \
+      .Input("ids: num_features * Tids")       \
       .Input("row_splits: num_splits * int64") \
       .Input("weights: num_weights * float")
 
-#define MERLIN_BAG_ATTRS                              \
-  .Attr("T: {float, half, bfloat16}")                 \
-      .Attr("Tids: {int32, int64}")                   \
-      .Attr("Tout: {float, half, bfloat16}")          \
-      .Attr("num_tables: int >= 1")                   \
-      .Attr("num_features: int >= 1")                 \
-      .Attr("num_splits: int >= 0")                   \
-      .Attr("num_weights: int >= 0")                  \
-      .Attr("table_of_feature: list(int)")            \
-      .Attr("splits_of_feature: list(int)")           \
-      .Attr("weights_of_feature: list(int)")          \
+#define MERLIN_BAG_ATTRS                                        \
+  .Attr("T: {float, half, bfloat16}")                           \
+      .Attr("Tids: {int32, int64}")                             \
+      .Attr("Tout: {float, half, bfloat16}")                    \
+      .Attr("num_tables: int >= 1")                             \
+      .Attr("num_features: int >= 1")                           \
+      .Attr("num_splits: int >= 0")                             \
+      .Attr("num_weights: int >= 0")                            \
+      .Attr("table_of_feature: list(int)")                      \
+      .Attr("splits_of_feature: list(int)")                     \
+      .Attr("weights_of_feature: list(int)")                    \
       .Attr("combiners: list({'sum', 'mean', 'sqrtn', 'max'})") \
-      .Attr("padding_ids: list(int)")                 \
-      .Attr("names: list(string)")                    \
-      .Attr("concat: bool")                           \
+      .Attr("padding_ids: list(int)")                           \
+      .Attr("names: list(string)")                              \
+      .Attr("concat: bool")                                     \
       .Attr("num_outputs: int >= 1")
 
-#define MERLIN_REGISTER_BAG_OPS(NAME, TABLES, RESOURCE)                                                \
-  REGISTER_OP(NAME)                                                                                    \
-  MERLIN_BAG_INPUTS(TABLES).Output("output: num_outputs * Tout") MERLIN_BAG_ATTRS.SetShapeFn(          \
-      [](InferenceContext* c) { return ForwardShape(c, RESOURCE); });                                  \
-  REGISTER_OP(NAME "Grad")                                                                             \
-  MERLIN_BAG_INPUTS(TABLES)                                                                            \
-      .Input("grad: num_outputs * Tout")                                                               \
-      .Output("unique_ids: num_tables * Tids")                                                         \
-      .Output("rows: num_tables * T")                                                                  \
-      .Output("weights_grad: num_weights * float") MERLIN_BAG_ATTRS.SetShapeFn(                        \
-          [](InferenceContext* c) { return GradientShape(c, RESOURCE); })
+#define MERLIN_REGISTER_BAG_OPS(NAME, TABLES, RESOURCE)                                           \
+  REGISTER_OP(NAME)                                                                               \
+  MERLIN_BAG_INPUTS(TABLES).Output("output: num_outputs * Tout")                                  \
+      MERLIN_BAG_ATTRS.SetShapeFn([](InferenceContext* c) { return ForwardShape(c, RESOURCE); }); \
+  REGISTER_OP(NAME "Grad")                                                                        \
+  MERLIN_BAG_INPUTS(TABLES)                                                                       \
+      .Input("grad: num_outputs * Tout")                                                          \
+      .Output("unique_ids: num_tables * Tids")                                                    \
+      .Output("rows: num_tables * T")                                                             \
+      .Output("weights_grad: num_weights * float")                                                \
+          MERLIN_BAG_ATTRS.SetShapeFn([](InferenceContext* c) { return GradientShape(c, RESOURCE); })
 
 MERLIN_REGISTER_BAG_OPS("MerlinEmbeddingBag", "tables: num_tables * T", false);
 MERLIN_REGISTER_BAG_OPS("MerlinResourceEmbeddingBag", "tables: num_tables * resource", true);
@@ -195,30 +196,31 @@ class BagKernel : public OpKernel {
       feature.combiner = combiners_[f];
       feature.padding_id = padding_ids_[f];
       OP_REQUIRES(ctx, feature.table >= 0 && feature.table < num_tables_,
-                  Invalid("table_of_feature must be in [0, ", num_tables_, "). Received: ",
-                                                      feature.table));
+                  Invalid("table_of_feature must be in [0, ", num_tables_, "). Received: ", feature.table));
       if (splits_of_feature_[f] < 0) {
         OP_REQUIRES(ctx, values.dims() == 2,
-                    Invalid("Ids of feature '", names_[f], "' must have rank 2 (bags, ids a "
-                                                        "bag) without row_splits. Received shape: ",
-                                                        values.shape().DebugString()));
+                    Invalid("Ids of feature '", names_[f],
+                            "' must have rank 2 (bags, ids a "
+                            "bag) without row_splits. Received shape: ",
+                            values.shape().DebugString()));
         feature.num_bags = values.dim_size(0);
       } else {
         const Tensor& row_splits = splits[splits_of_feature_[f]];
         OP_REQUIRES(ctx, values.dims() == 1 && row_splits.dims() == 1 && row_splits.NumElements() >= 1,
-                    Invalid(
-                        "Feature '", names_[f], "' must have ids of rank 1 and row_splits of rank 1 with at least one "
-                        "element. Received shapes: ", values.shape().DebugString(), " and ",
-                        row_splits.shape().DebugString()));
+                    Invalid("Feature '", names_[f],
+                            "' must have ids of rank 1 and row_splits of rank 1 with at least one "
+                            "element. Received shapes: ",
+                            values.shape().DebugString(), " and ", row_splits.shape().DebugString()));
         feature.row_splits = row_splits.flat<int64_t>().data();
         feature.num_bags = row_splits.NumElements() - 1;
       }
       if (weights_of_feature_[f] >= 0) {
         const Tensor& w = weights[weights_of_feature_[f]];
         OP_REQUIRES(ctx, w.shape() == values.shape(),
-                    Invalid("Weights of feature '", names_[f], "' must have the shape of its "
-                                                        "ids, ", values.shape().DebugString(), ". Received: ",
-                                                        w.shape().DebugString()));
+                    Invalid("Weights of feature '", names_[f],
+                            "' must have the shape of its "
+                            "ids, ",
+                            values.shape().DebugString(), ". Received: ", w.shape().DebugString()));
         feature.weights = w.flat<float>().data();
       }
       batch.features.push_back(feature);
@@ -243,9 +245,7 @@ class BagKernel : public OpKernel {
     return absl::OkStatus();
   }
 
-  bool OnDevice(OpKernelContext* ctx) const {
-    return ctx->device()->tensorflow_accelerator_device_info() != nullptr;
-  }
+  bool OnDevice(OpKernelContext* ctx) const { return ctx->device()->tensorflow_accelerator_device_info() != nullptr; }
 
 #ifdef MERLIN_WITH_CUDA
   // An error that kernels of an earlier call noted is raised by this one.
@@ -276,17 +276,15 @@ class BagKernel : public OpKernel {
         if (!again) call->locks.push_back(std::make_unique<tensorflow::tf_shared_lock>(*variable->mu()));
         table = variable->tensor();
         if (table->dtype() != table_type_) {
-          return Invalid("Table ", t, " must have dtype ",
-                                                     tensorflow::DataTypeString(table_type_), ". Received: ",
-                                                     tensorflow::DataTypeString(table->dtype()));
+          return Invalid("Table ", t, " must have dtype ", tensorflow::DataTypeString(table_type_),
+                         ". Received: ", tensorflow::DataTypeString(table->dtype()));
         }
         call->variables.push_back(std::move(variable));
       } else {
         table = &ctx->input(t);
       }
       if (table->dims() != 2) {
-        return Invalid("Table ", t, " must have rank 2 (rows, dim). Received shape: ",
-                                                   table->shape().DebugString());
+        return Invalid("Table ", t, " must have rank 2 (rows, dim). Received shape: ", table->shape().DebugString());
       }
       call->batch.tables.push_back({table->data(), table->dim_size(0), table->dim_size(1)});
     }
@@ -360,8 +358,9 @@ class EmbeddingBagGradOp : public BagKernel {
       void* stream = CudaStreamOf(ctx);
       EmbeddingBagGradientCuda gradient(call.batch);
       Tensor workspace;
-      OP_REQUIRES_OK(ctx, ctx->allocate_temp(tensorflow::DT_UINT8,
-                                             TensorShape({static_cast<int64_t>(gradient.workspace_bytes())}), &workspace));
+      OP_REQUIRES_OK(
+          ctx, ctx->allocate_temp(tensorflow::DT_UINT8, TensorShape({static_cast<int64_t>(gradient.workspace_bytes())}),
+                                  &workspace));
       gradient.Sort(workspace.data(), stream);
       const std::vector<int64_t> counts = gradient.CountRows(stream);
       std::vector<void*> ids, rows;
@@ -384,8 +383,8 @@ class EmbeddingBagGradOp : public BagKernel {
       const Tensor& grad = grads[concat_ ? 0 : static_cast<int>(f)];
       const TensorShape expected({feature.num_bags, concat_ ? width : dim});
       if (grad.shape() != expected) {
-        return Invalid("The gradient of feature '", names_[f], "' must have shape ",
-                                                   expected.DebugString(), ". Received: ", grad.shape().DebugString());
+        return Invalid("The gradient of feature '", names_[f], "' must have shape ", expected.DebugString(),
+                       ". Received: ", grad.shape().DebugString());
       }
       feature.grad = static_cast<const char*>(grad.data()) + (concat_ ? column : 0) * SizeOf(output_dtype_);
       feature.output_stride = concat_ ? width : dim;
@@ -400,8 +399,8 @@ class EmbeddingBagGradOp : public BagKernel {
       Tensor* grad;
       tensorflow::OpInputList ids;
       TF_RETURN_IF_ERROR(ctx->input_list("ids", &ids));
-      TF_RETURN_IF_ERROR(ctx->allocate_output(2 * num_tables_ + weights_of_feature_[f],
-                                              ids[static_cast<int>(f)].shape(), &grad));
+      TF_RETURN_IF_ERROR(
+          ctx->allocate_output(2 * num_tables_ + weights_of_feature_[f], ids[static_cast<int>(f)].shape(), &grad));
       batch->features[f].weights_grad = grad->flat<float>().data();
       *any = true;
     }
@@ -422,10 +421,10 @@ class EmbeddingBagGradOp : public BagKernel {
   }
 };
 
-#define MERLIN_REGISTER_BAG_KERNELS(DEVICE, HOST)                                                            \
-  REGISTER_KERNEL_BUILDER(Name("MerlinEmbeddingBag").Device(DEVICE), EmbeddingBagOp);                        \
-  REGISTER_KERNEL_BUILDER(Name("MerlinEmbeddingBagGrad").Device(DEVICE), EmbeddingBagGradOp);                \
-  REGISTER_KERNEL_BUILDER(Name("MerlinResourceEmbeddingBag").Device(DEVICE) HOST, EmbeddingBagOp);           \
+#define MERLIN_REGISTER_BAG_KERNELS(DEVICE, HOST)                                                  \
+  REGISTER_KERNEL_BUILDER(Name("MerlinEmbeddingBag").Device(DEVICE), EmbeddingBagOp);              \
+  REGISTER_KERNEL_BUILDER(Name("MerlinEmbeddingBagGrad").Device(DEVICE), EmbeddingBagGradOp);      \
+  REGISTER_KERNEL_BUILDER(Name("MerlinResourceEmbeddingBag").Device(DEVICE) HOST, EmbeddingBagOp); \
   REGISTER_KERNEL_BUILDER(Name("MerlinResourceEmbeddingBagGrad").Device(DEVICE) HOST, EmbeddingBagGradOp)
 
 MERLIN_REGISTER_BAG_KERNELS(tensorflow::DEVICE_CPU, );

@@ -27,13 +27,10 @@ class Aggregation(Block):
     def call(self, inputs: dict[str, Any], training: bool | None = None) -> Any:
         if not isinstance(inputs, Mapping):
             raise TypeError(
-                f"Inputs of {type(self).__name__} must be a dictionary of tensors. "
-                f"Received: {type(inputs).__name__}"
+                f"Inputs of {type(self).__name__} must be a dictionary of tensors. Received: {type(inputs).__name__}"
             )
         if not inputs:
-            raise ValueError(
-                f"Inputs of {type(self).__name__} must hold a tensor. Received: an empty dictionary"
-            )
+            raise ValueError(f"Inputs of {type(self).__name__} must hold a tensor. Received: an empty dictionary")
         return self.combine({name: ops.cast(inputs[name], self.compute_dtype) for name in sorted(inputs)})
 
     def combine(self, tensors: dict[str, Any]) -> Any:
@@ -48,9 +45,7 @@ class Aggregation(Block):
             if len(shape) != len(first) or any(
                 a != b and None not in (a, b) for a, b in zip(shape, first, strict=True)
             ):
-                raise ValueError(
-                    f"Inputs of {type(self).__name__} must have equal shapes. Received: {shapes}"
-                )
+                raise ValueError(f"Inputs of {type(self).__name__} must have equal shapes. Received: {shapes}")
 
 
 def concat(tensors: Mapping[str, Any], dtype: str, axis: int = -1) -> Any:

@@ -62,9 +62,7 @@ class Block(SymbolicBuild, keras.layers.Layer):
             return NotImplemented
         return _sequence([other, self])
 
-    def connect_branch(
-        self, *branches: keras.layers.Layer | dict, post: Any = None, aggregation: Any = None
-    ) -> Any:
+    def connect_branch(self, *branches: keras.layers.Layer | dict, post: Any = None, aggregation: Any = None) -> Any:
         """This block, then several on its output, side by side.
 
         Args:
@@ -124,9 +122,7 @@ class Block(SymbolicBuild, keras.layers.Layer):
 
         return _sequence([self, DebugBlock()] if append else [DebugBlock(), self])
 
-    def prepare(
-        self, block: keras.layers.Layer | None = None, post: Any = None, aggregation: Any = None
-    ) -> Any:
+    def prepare(self, block: keras.layers.Layer | None = None, post: Any = None, aggregation: Any = None) -> Any:
         """Something before this block: ``block``, or post-processing and an aggregation of its inputs."""
         from merlin_models.blocks.tabular import TabularBlock
 

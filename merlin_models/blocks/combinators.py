@@ -179,8 +179,7 @@ class ParallelBlock(TabularBlock):
             for key, value in output.items() if isinstance(output, Mapping) else [(name, output)]:
                 if key in outputs:
                     raise ValueError(
-                        f"Branches must return different keys. "
-                        f"Received: {key!r} from '{name}' and from another branch"
+                        f"Branches must return different keys. Received: {key!r} from '{name}' and from another branch"
                     )
                 outputs[key] = value
         return outputs
@@ -225,9 +224,7 @@ class ParallelBlock(TabularBlock):
     def select_by_tag(self, tags: Tags | str | Sequence[str]) -> ParallelBlock | None:
         """A block of the branches that read a column with any of the tags, or None if there is none."""
         schemas = {name: getattr(branch, "schema", None) for name, branch in self.branches.items()}
-        names = [
-            name for name, schema in schemas.items() if schema is not None and len(schema.select_by_tag(tags))
-        ]
+        names = [name for name, schema in schemas.items() if schema is not None and len(schema.select_by_tag(tags))]
         return self.select_by_names(names) if names else None
 
     def get_config(self) -> dict[str, Any]:
@@ -266,8 +263,7 @@ class ResidualBlock(Block):
         outputs = self.block(inputs)
         if tuple(outputs.shape)[1:] != tuple(inputs.shape)[1:]:
             raise ValueError(
-                f"The block of a residual must keep the shape {tuple(inputs.shape)}. "
-                f"Received: {tuple(outputs.shape)}"
+                f"The block of a residual must keep the shape {tuple(inputs.shape)}. Received: {tuple(outputs.shape)}"
             )
         return self.activation(ops.add(inputs, outputs))
 

@@ -59,9 +59,7 @@ class EmbeddingOptions:
     def _table(self, name: str, columns: list[ColumnSchema]) -> TableConfig:
         rows = {column.name: column.cardinality for column in columns}
         if len(set(rows.values())) > 1:
-            raise ValueError(
-                f"Columns of the domain '{name}' must have one largest id. Received rows: {rows}"
-            )
+            raise ValueError(f"Columns of the domain '{name}' must have one largest id. Received rows: {rows}")
         cardinality = next(iter(rows.values()))
         dim = self._only("embedding_dims", self.embedding_dims or {}, name, rows)
         if dim is None:

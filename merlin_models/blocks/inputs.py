@@ -67,8 +67,7 @@ class ContinuousFeatures(TabularBlock):
     def _column(self, name: str, value: Any) -> Any:
         if not hasattr(value, "shape") or hasattr(value, "row_splits") or hasattr(value, "dense_shape"):
             raise ValueError(
-                f"The continuous feature '{name}' must be a dense tensor (batch, ...). "
-                f"Received: {type(value).__name__}"
+                f"The continuous feature '{name}' must be a dense tensor (batch, ...). Received: {type(value).__name__}"
             )
         value, rank = ops.cast(value, self.compute_dtype), rank_of(value)
         return ops.reshape(value, (-1, 1)) if rank in (None, 1) else value

@@ -67,9 +67,7 @@ class MLPBlock(SequentialBlock):
         if dropout is not None and not 0 <= dropout < 1:
             raise ValueError(f"dropout must be None or in [0, 1). Received: {dropout}")
         if isinstance(normalization, str) and normalization != "batch_norm":
-            raise ValueError(
-                f"normalization must be 'batch_norm', a layer or None. Received: {normalization!r}"
-            )
+            raise ValueError(f"normalization must be 'batch_norm', a layer or None. Received: {normalization!r}")
         if filter is not None and not isinstance(filter, Filter):
             filter = Filter(filter)
 
@@ -98,9 +96,7 @@ class MLPBlock(SequentialBlock):
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         del config["layers"]
-        options = {
-            name: keras.saving.serialize_keras_object(part) for name, part in vars(self._options).items()
-        }
+        options = {name: keras.saving.serialize_keras_object(part) for name, part in vars(self._options).items()}
         options["activation"] = [keras.activations.serialize(each) for each in self._options.activation]
         return {**config, **options}
 

@@ -86,9 +86,7 @@ class AsTabular(Block):
 
     def call(self, inputs: Any, training: bool | None = None) -> dict[str, Any]:
         if isinstance(inputs, Mapping):
-            raise TypeError(
-                f"Inputs of AsTabular must be one tensor. Received: a dictionary with {sorted(inputs)}"
-            )
+            raise TypeError(f"Inputs of AsTabular must be one tensor. Received: a dictionary with {sorted(inputs)}")
         return {self.output_name: inputs}
 
     def get_config(self) -> dict[str, Any]:
@@ -124,9 +122,7 @@ class Filter(Block):
         super().__init__(**kwargs)
         if isinstance(feature, Tags):
             if schema is None:
-                raise ValueError(
-                    f"schema must be given where feature is a tag. Received: {feature!r} and no schema"
-                )
+                raise ValueError(f"schema must be given where feature is a tag. Received: {feature!r} and no schema")
             feature = schema.select_by_tag(feature)
         elif schema is not None:
             raise ValueError("schema must be None unless feature is a tag, whose columns it tells.")

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from merlin_models.layers.embedding_bag_collection import _batch_of, _TABLE_DTYPES
+from merlin_models.layers.embedding_bag_collection import _TABLE_DTYPES, _batch_of
 from merlin_models.ops.bags import to_bags
 from merlin_models.ops.embedding_bag import COMBINERS, embedding_bag
 

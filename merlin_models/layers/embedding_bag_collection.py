@@ -43,16 +43,20 @@ class TableConfig:
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{argument} of table '{self.name}' must be a positive integer. Received: {value!r}")
         if self.combiner not in COMBINERS:
-            raise ValueError(
-                f"combiner of table '{self.name}' must be one of {COMBINERS}. Received: {self.combiner!r}"
-            )
+            raise ValueError(f"combiner of table '{self.name}' must be one of {COMBINERS}. Received: {self.combiner!r}")
         if self.dtype is not None and self.dtype not in _TABLE_DTYPES:
             raise ValueError(f"dtype of table '{self.name}' must be one of {_TABLE_DTYPES}. Received: {self.dtype!r}")
 
     def get_config(self) -> dict[str, Any]:
         config = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        config["initializer"] = keras.initializers.serialize(keras.initializers.get(self.initializer))
-        config["regularizer"] = keras.regularizers.serialize(keras.regularizers.get(self.regularizer))
+        # Names and configs stay as they are. Keras tells shared objects by their id(): a temporary object here would seem
+        # shared with whatever gets its address next.
+        for argument, serialize in (
+            ("initializer", keras.initializers.serialize),
+            ("regularizer", keras.regularizers.serialize),
+        ):
+            value = config[argument]
+            config[argument] = value if value is None or isinstance(value, str | dict) else serialize(value)
         return config
 
 
@@ -116,7 +120,7 @@ class EmbeddingBagCollection(keras.layers.Layer):
         self.table_configs: dict[str, TableConfig] = {}
         for feature in self.features:
             known = self.table_configs.setdefault(feature.table.name, feature.table)
-            if known.get_config() != feature.table.get_config():
+            if known is not feature.table and known.get_config() != feature.table.get_config():
                 raise ValueError(
                     f"Tables of one name must be equal. Received: two different tables named '{feature.table.name}'"
                 )

@@ -78,11 +78,7 @@ def concat(parts: list[Column]) -> Column:
 
 
 def is_list(arrow_type: pa.DataType) -> bool:
-    return (
-        pa.types.is_list(arrow_type)
-        or pa.types.is_large_list(arrow_type)
-        or pa.types.is_fixed_size_list(arrow_type)
-    )
+    return pa.types.is_list(arrow_type) or pa.types.is_large_list(arrow_type) or pa.types.is_fixed_size_list(arrow_type)
 
 
 def numpy_dtype(name: str, arrow_type: pa.DataType, as_float: bool = False) -> np.dtype:
@@ -110,9 +106,7 @@ def from_arrow(name: str, array: pa.Array, dtype: np.dtype) -> Column:
         ValueError: the column holds nulls.
     """
     if array.null_count:
-        raise ValueError(
-            f"Column '{name}' must not hold nulls. Received: {array.null_count} of {len(array)}."
-        )
+        raise ValueError(f"Column '{name}' must not hold nulls. Received: {array.null_count} of {len(array)}.")
     if not is_list(array.type):
         return Column(_primitive(array, dtype))
     if pa.types.is_fixed_size_list(array.type):
@@ -124,8 +118,7 @@ def from_arrow(name: str, array: pa.Array, dtype: np.dtype) -> Column:
         splits = offsets - offsets[0]
     if leaves.null_count:
         raise ValueError(
-            f"Lists of column '{name}' must not hold nulls. "
-            f"Received: {leaves.null_count} of {len(leaves)} values."
+            f"Lists of column '{name}' must not hold nulls. Received: {leaves.null_count} of {len(leaves)} values."
         )
     return Column(_primitive(leaves, dtype), splits)
 

@@ -64,9 +64,7 @@ class Batches:
         return min(batch * self.batch_size, latest if batch < self.num_batches else self.num_rows)
 
 
-def shard(
-    rows: Sequence[int], batch_size: int, size: int, rank: int, drop_last: bool
-) -> tuple[list[Span], Batches]:
+def shard(rows: Sequence[int], batch_size: int, size: int, rank: int, drop_last: bool) -> tuple[list[Span], Batches]:
     """Gives each of `size` ranks an equal, contiguous share of all rows.
 
     Raises:
@@ -165,10 +163,7 @@ class EpochReader:
         """The columns of the batch at `position`, as views of a block."""
         block = position // self._block_batches
         columns = self._submit_block(block).result()
-        if (
-            block in (self._last_block + 1, 0)
-            and (block + 1) * self._block_batches < self._batches.num_batches
-        ):
+        if block in (self._last_block + 1, 0) and (block + 1) * self._block_batches < self._batches.num_batches:
             self._submit_block(block + 1)
         self._last_block = block
         while len(self._gathering) > 3:
@@ -208,8 +203,7 @@ class EpochReader:
             index += 1
         joined = {plan.name: concat([piece[plan.name] for piece in pieces]) for plan in self._plans}
         return {
-            plan.name: joined[plan.name].padded(plan.limit) if plan.dense else joined[plan.name]
-            for plan in self._plans
+            plan.name: joined[plan.name].padded(plan.limit) if plan.dense else joined[plan.name] for plan in self._plans
         }
 
     def _chunk(self, index: int) -> tuple[dict[str, Column], np.ndarray | None]:
@@ -227,10 +221,7 @@ class EpochReader:
 
     def _evict_to(self, limit: int) -> None:
         done = {index: future for index, future in self._reading.items() if future.done()}
-        sizes = {
-            index: sum(column.nbytes for column in future.result()[0].values())
-            for index, future in done.items()
-        }
+        sizes = {index: sum(column.nbytes for column in future.result()[0].values()) for index, future in done.items()}
         for index in list(sizes)[:-1]:
             if sum(sizes.values()) <= limit:
                 break

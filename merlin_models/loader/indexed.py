@@ -117,9 +117,7 @@ class IndexedEpoch:
         closed = self._closed = threading.Event()
         self._reader = self._open_reader()
         reference = weakref.ref(self, lambda _: closed.set())
-        threading.Thread(
-            target=_watch, args=(reference, closed), name="merlin-loader-idle", daemon=True
-        ).start()
+        threading.Thread(target=_watch, args=(reference, closed), name="merlin-loader-idle", daemon=True).start()
 
 
 def _watch(reference: weakref.ref, closed: threading.Event) -> None:

@@ -101,13 +101,10 @@ def select_columns(
     dtypes = {name: columns.numpy_dtype(name, types[name], name in conts) for name in wanted}
     for name in cats:
         if dtypes[name].kind not in "iub":
-            raise ValueError(
-                f"Columns in cat_names must hold integers. Received: '{name}' of type {types[name]}."
-            )
+            raise ValueError(f"Columns in cat_names must hold integers. Received: '{name}' of type {types[name]}.")
     limits, dense = _list_arguments(types, sparse_names, sparse_max, sparse_as_dense)
     plans = tuple(
-        ColumnPlan(name, dtypes[name], columns.is_list(types[name]), limits.get(name), name in dense)
-        for name in wanted
+        ColumnPlan(name, dtypes[name], columns.is_list(types[name]), limits.get(name), name in dense) for name in wanted
     )
     return Selection(cats, conts, features, labels, plans)
 
@@ -123,13 +120,9 @@ def _list_arguments(
     names = _names("sparse_names", limits if sparse_names is None else sparse_names)
     for name in names:
         if name not in types:
-            raise ValueError(
-                f"sparse_names must be among the loaded columns {list(types)}. Received: '{name}'."
-            )
+            raise ValueError(f"sparse_names must be among the loaded columns {list(types)}. Received: '{name}'.")
         if not columns.is_list(types[name]):
-            raise ValueError(
-                f"sparse_names must name list columns. Received: '{name}' of Arrow type {types[name]}."
-            )
+            raise ValueError(f"sparse_names must name list columns. Received: '{name}' of Arrow type {types[name]}.")
     for name, limit in limits.items():
         if name not in names:
             raise ValueError(f"sparse_max must only have columns of sparse_names. Received: '{name}'.")

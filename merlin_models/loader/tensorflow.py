@@ -124,8 +124,7 @@ class KerasSequenceLoader(keras.utils.PyDataset):
             raise ValueError(f"global_rank must be less than global_size={size}. Received: {rank}.")
         if seed_fn is not None and (seed is not None or not callable(seed_fn)):
             raise ValueError(
-                f"seed_fn must be callable and not go with seed. "
-                f"Received: seed_fn={seed_fn!r}, seed={seed!r}."
+                f"seed_fn must be callable and not go with seed. Received: seed_fn={seed_fn!r}, seed={seed!r}."
             )
         self._seed_fn = seed_fn
         self._seed = secrets.randbits(63) if seed is None else require_integer("seed", seed, 0)
@@ -187,8 +186,7 @@ class KerasSequenceLoader(keras.utils.PyDataset):
     def use_multiprocessing(self, value: bool) -> None:
         if value:
             raise ValueError(
-                "use_multiprocessing must be False: the loader reads ahead on threads of its own. "
-                "Received: True."
+                "use_multiprocessing must be False: the loader reads ahead on threads of its own. Received: True."
             )
 
     def __len__(self) -> int:
@@ -300,9 +298,7 @@ class KerasSequenceLoader(keras.utils.PyDataset):
         """A loader of the same rows and functions with another batch size."""
         other = copy.copy(self)
         other.batch_size = require_integer("batch_size", batch_size, 1)
-        other._spans, other._batches = shard(
-            self._source.rows, other.batch_size, *self._shard, drop_last=False
-        )
+        other._spans, other._batches = shard(self._source.rows, other.batch_size, *self._shard, drop_last=False)
         return other
 
     def _warn_out_of_order(self) -> None:

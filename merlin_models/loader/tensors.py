@@ -25,7 +25,5 @@ def device_name(device: int | str | None) -> str:
         raise ValueError(f"device must be None, 'cpu', 'gpu' or the number of a GPU. Received: {device!r}.")
     count = len(tf.config.list_physical_devices("GPU"))
     if number >= count:
-        raise ValueError(
-            f"device must be one of the {count} GPUs that TensorFlow sees. Received: {device!r}."
-        )
+        raise ValueError(f"device must be one of the {count} GPUs that TensorFlow sees. Received: {device!r}.")
     return f"GPU:{number}"

@@ -73,10 +73,7 @@ class Objective:
     def metrics(self) -> list[keras.metrics.Metric]:
         """All, in the order of the logs."""
         own = [
-            metric
-            for metrics in zip(self._plain, self._weighted, strict=True)
-            for each in metrics
-            for metric in each
+            metric for metrics in zip(self._plain, self._weighted, strict=True) for each in metrics for metric in each
         ]
         return [self._loss, *self._task_losses, *own, self._regularization, self._total]
 
@@ -111,9 +108,7 @@ class Objective:
     def _parts(self, y: Any, y_pred: Any, sample_weight: Any) -> list[tuple[PredictionTask, Any, Any, Any]]:
         targets = self._targets(y)
         weights = self._sample_weights(sample_weight)
-        predictions = [
-            y_pred[task.task_name] if isinstance(y_pred, Mapping) else y_pred for task in self.tasks
-        ]
+        predictions = [y_pred[task.task_name] if isinstance(y_pred, Mapping) else y_pred for task in self.tasks]
         return list(zip(self.tasks, targets, predictions, weights, strict=True))
 
     def _targets(self, y: Any) -> list[Any]:
@@ -125,8 +120,7 @@ class Objective:
         y = list(y) if isinstance(y, list | tuple) else [y]
         if len(y) != len(self.tasks):
             raise ValueError(
-                f"Targets must be one for each task, {[task.task_name for task in self.tasks]}. "
-                f"Received: {len(y)}"
+                f"Targets must be one for each task, {[task.task_name for task in self.tasks]}. Received: {len(y)}"
             )
         return y
 
@@ -137,8 +131,7 @@ class Objective:
         if task.target_name is None and len(y) == len(self.tasks) == 1:
             return next(iter(y.values()))
         raise ValueError(
-            f"Targets must have the target '{task.target_name}' of task '{task.task_name}'. "
-            f"Received: {sorted(y)}"
+            f"Targets must have the target '{task.target_name}' of task '{task.task_name}'. Received: {sorted(y)}"
         )
 
     def _sample_weights(self, sample_weight: Any) -> list[Any]:
@@ -160,7 +153,5 @@ class Objective:
         known = {key for task in self.tasks for key in (task.target_name, task.task_name) if key}
         unknown = sorted(set(value) - known)
         if unknown:
-            raise ValueError(
-                f"Keys of {argument} must be targets or tasks, {sorted(known)}. Received: {unknown}"
-            )
+            raise ValueError(f"Keys of {argument} must be targets or tasks, {sorted(known)}. Received: {unknown}")
         return [value.get(task.task_name, value.get(task.target_name)) for task in self.tasks]

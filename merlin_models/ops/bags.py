@@ -75,9 +75,7 @@ def to_bags(ids: Any, weights: Any = None, padding_id: int | None = None, name: 
         if values.shape.rank == 1:
             values = values[:, tf.newaxis]
         if values.shape.rank != 2:
-            raise ValueError(
-                f"Dense ids of feature '{name}' must have rank 1 or 2. Received shape: {values.shape}"
-            )
+            raise ValueError(f"Dense ids of feature '{name}' must have rank 1 or 2. Received shape: {values.shape}")
 
     if values.dtype not in (tf.int32, tf.int64):
         raise TypeError(f"Ids of feature '{name}' must have dtype int32 or int64. Received: {values.dtype.name}")
@@ -89,7 +87,7 @@ def to_bags(ids: Any, weights: Any = None, padding_id: int | None = None, name: 
 
 
 def _is_array(value: Any) -> bool:
-    return hasattr(value, "shape") and len(value.shape) > 0 or isinstance(value, list | tuple)
+    return (hasattr(value, "shape") and len(value.shape) > 0) or isinstance(value, list | tuple)
 
 
 def _splits_of_sparse(ids: tf.SparseTensor) -> tf.Tensor:

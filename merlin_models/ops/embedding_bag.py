@@ -131,9 +131,7 @@ def _check(tables, features, table_of_feature, combiners, names) -> None:
         raise ValueError("tables must hold at least one variable or tensor. Received: none")
     for t, table in enumerate(tables):
         if table.dtype not in TABLE_DTYPES:
-            raise TypeError(
-                f"tables must be float32, float16 or bfloat16. Received: {table.dtype.name} at index {t}"
-            )
+            raise TypeError(f"tables must be float32, float16 or bfloat16. Received: {table.dtype.name} at index {t}")
         if table.dtype != tables[0].dtype:
             raise TypeError(
                 f"tables must have one dtype. Received: {tables[0].dtype.name} at index 0 and {table.dtype.name} "

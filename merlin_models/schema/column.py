@@ -168,9 +168,7 @@ class ColumnSchema:
     ) -> ColumnSchema:
         """A continuous column; its domain is recorded if both bounds are given."""
         if (min_value is None) != (max_value is None):
-            raise ValueError(
-                f"min_value and max_value must be given together. Received: {min_value} and {max_value}"
-            )
+            raise ValueError(f"min_value and max_value must be given together. Received: {min_value} and {max_value}")
         domain = None if min_value is None else Domain(min_value, max_value, name)
         return cls(
             name,

@@ -96,7 +96,9 @@ class Schema:
         both = dict(self._columns)
         for column in other:
             if both.setdefault(column.name, column) != column:
-                raise ValueError(f"Columns of one name must be equal to be added. Received: two columns '{column.name}'")
+                raise ValueError(
+                    f"Columns of one name must be equal to be added. Received: two columns '{column.name}'"
+                )
         return Schema(both.values())
 
     def __sub__(self, other: Schema) -> Schema:
@@ -202,9 +204,7 @@ class Schema:
         """The entries of ``values`` whose keys are columns."""
         return {name: value for name, value in values.items() if name in self._columns}
 
-    def with_tags_based_on_properties(
-        self, using_value_count: bool = True, using_domain: bool = True
-    ) -> Schema:
+    def with_tags_based_on_properties(self, using_value_count: bool = True, using_domain: bool = True) -> Schema:
         """Adds ``list`` to columns with lists, and ``categorical`` or ``continuous`` by the domain, where missing."""
 
         def tagged(column: ColumnSchema) -> ColumnSchema:
@@ -285,9 +285,7 @@ class Schema:
 
 
 def _is_categorical(column: ColumnSchema) -> bool:
-    return column.int_domain is not None and (
-        column.int_domain.is_categorical or column.has_tag(Tags.CATEGORICAL)
-    )
+    return column.int_domain is not None and (column.int_domain.is_categorical or column.has_tag(Tags.CATEGORICAL))
 
 
 def _by(selector: Selector, of: Callable[[ColumnSchema], Any]) -> Callable[[ColumnSchema], bool]:

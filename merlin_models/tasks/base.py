@@ -101,9 +101,7 @@ class PredictionTask(Block):
         elif rank_of(targets) == rank_of(predictions) - 1:
             targets = ops.expand_dims(targets, -1)
         shapes = tuple(targets.shape), tuple(predictions.shape)
-        if len(shapes[0]) != len(shapes[1]) or any(
-            a != b and None not in (a, b) for a, b in zip(*shapes, strict=True)
-        ):
+        if len(shapes[0]) != len(shapes[1]) or any(a != b and None not in (a, b) for a, b in zip(*shapes, strict=True)):
             raise ValueError(
                 f"Targets of task '{self.task_name}' must have the shape of its predictions, {shapes[1]}, "
                 f"or that without the last axis. Received: {shapes[0]}"
@@ -143,9 +141,7 @@ class FunctionLoss(keras.losses.Loss):
         function: a registered function, for saving.
     """
 
-    def __init__(
-        self, function: Any, name: str | None = None, reduction: str = "sum_over_batch_size", **kwargs: Any
-    ):
+    def __init__(self, function: Any, name: str | None = None, reduction: str = "sum_over_batch_size", **kwargs: Any):
         super().__init__(name=name or getattr(function, "__name__", None), reduction=reduction, **kwargs)
         self.function = function
 

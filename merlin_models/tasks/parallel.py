@@ -49,8 +49,7 @@ class ParallelPredictionBlock(Block):
         tasks = [kind(column.name) for column in schema for kind in kinds if column.has_tag(kind.target_tag)]
         if not tasks:
             raise ValueError(
-                "schema must have a column tagged binary_classification or regression. "
-                f"Received: {schema.column_names}"
+                f"schema must have a column tagged binary_classification or regression. Received: {schema.column_names}"
             )
         return cls(*tasks)
 

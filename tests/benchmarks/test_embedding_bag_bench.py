@@ -171,13 +171,9 @@ def test_reference_agrees_with_the_ops_own():
     problem = bench.CASES["smoke_ragged"].build()
     tables = [problem.host_table(t) for t in range(2)]
     features = [(bags.values, bags.row_splits, None, None) for bags in problem.sets[0]]
-    outputs, gradients, _ = embedding_bag_reference(
-        tables, features, [0, 1], ["mean", "mean"], problem.grads_of(0)
-    )
+    outputs, gradients, _ = embedding_bag_reference(tables, features, [0, 1], ["mean", "mean"], problem.grads_of(0))
     for t, bags in enumerate(problem.sets[0]):
-        np.testing.assert_allclose(
-            problems.pool(tables[t][bags.values], bags, "mean"), outputs[t], atol=1e-12
-        )
+        np.testing.assert_allclose(problems.pool(tables[t][bags.values], bags, "mean"), outputs[t], atol=1e-12)
         every = np.arange(problem.rows[t])
         mine = problems.summed_gradient(bags, problem.grads_of(0)[t], "mean", every)
         np.testing.assert_allclose(mine, gradients[t], atol=1e-12)

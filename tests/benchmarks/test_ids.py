@@ -70,9 +70,7 @@ def _write_movielens(folder):
     (folder / "movies.csv").write_text(
         'movieId,title,genres\n10,"A, the first",Drama|War\n20,B,Comedy\n30,C,Comedy|Drama|War\n'
     )
-    (folder / "ratings.csv").write_text(
-        "userId,movieId,rating,timestamp\n1,10,4,1\n1,20,3,2\n2,30,5,3\n3,10,1,4\n"
-    )
+    (folder / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,10,4,1\n1,20,3,2\n2,30,5,3\n3,10,1,4\n")
 
 
 def test_movielens_columns(tmp_path, monkeypatch):

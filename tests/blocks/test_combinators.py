@@ -33,9 +33,7 @@ class Affine(Block):
         self.scale, self.shift = scale, shift
 
     def build(self, input_shape):
-        self.offset = self.add_weight(
-            name="offset", shape=(), initializer=keras.initializers.Constant(self.shift)
-        )
+        self.offset = self.add_weight(name="offset", shape=(), initializer=keras.initializers.Constant(self.shift))
 
     def call(self, inputs, training=None):
         return inputs * self.scale + self.offset
@@ -119,11 +117,7 @@ def test_parallel_outputs():
     out = block(X)
     assert list(out) == ["one", "two"]
     np.testing.assert_array_equal(out["two"], 2 * X)
-    assert (
-        list(ParallelBlock(Affine(), Affine())(X))
-        == list(ParallelBlock([Affine(), Affine()])(X))
-        == ["0", "1"]
-    )
+    assert list(ParallelBlock(Affine(), Affine())(X)) == list(ParallelBlock([Affine(), Affine()])(X)) == ["0", "1"]
 
 
 def test_parallel_merges_dictionaries():
@@ -142,9 +136,7 @@ def test_branches_see_their_schema_only():
 
 
 def test_parallel_pre_post_aggregation():
-    block = ParallelBlock(
-        {"a": Affine(1), "b": Affine(2)}, pre=Affine(1, 1), post=Filter("b"), aggregation="concat"
-    )
+    block = ParallelBlock({"a": Affine(1), "b": Affine(2)}, pre=Affine(1, 1), post=Filter("b"), aggregation="concat")
     np.testing.assert_array_equal(block(X), 2 * (X + 1))
 
 
@@ -168,9 +160,7 @@ def test_parallel_is_a_mapping():
 def test_select_by_tag():
     user = Schema([ColumnSchema.create_categorical("userId", 5, tags=[Tags.USER_ID])])
     item = Schema([ColumnSchema.create_categorical("movieId", 5, tags=[Tags.ITEM_ID])])
-    block = ParallelBlock(
-        {"query": TabularBlock(schema=user), "item": TabularBlock(schema=item), "rest": NoOp()}
-    )
+    block = ParallelBlock({"query": TabularBlock(schema=user), "item": TabularBlock(schema=item), "rest": NoOp()})
     assert list(block.select_by_tag(Tags.USER)) == ["query"]
     assert block.select_by_tag(Tags.SESSION) is None
     assert block.schema is None
@@ -262,9 +252,7 @@ def test_select_by_name_looks_below():
         lambda: Affine(2).connect(MLPBlock([2]), ResidualBlock(MLPBlock([2]), activation="relu")),
         lambda: Affine(2).connect_branch(MLPBlock([2]), Affine(3), aggregation="stack"),
         lambda: ParallelBlock({"b": Affine(2), "a": NoOp()}, pre=Affine(3), post=Filter("a", exclude=True)),
-        lambda: (
-            Affine().as_tabular("x").connect(Filter("x"), DebugBlock(), TabularBlock(aggregation="concat"))
-        ),
+        lambda: Affine().as_tabular("x").connect(Filter("x"), DebugBlock(), TabularBlock(aggregation="concat")),
         lambda: ParallelBlock(NoOp(), schema=Schema([ColumnSchema.create_continuous("a")]), is_input=True),
     ],
 )

@@ -80,9 +80,7 @@ def test_columns_of_one_domain_share_a_table():
 
 
 def test_shared_columns_must_agree():
-    with pytest.raises(
-        ValueError, match=r"domain 'movie' must have one largest id. .*'seen': 10, 'movieId': 8"
-    ):
+    with pytest.raises(ValueError, match=r"domain 'movie' must have one largest id. .*'seen': 10, 'movieId': 8"):
         block_of(shared_schema(7))
     with pytest.raises(ValueError, match="embedding_dims must agree for features of one table, 'movie'"):
         block_of(shared_schema(), embedding_dims={"seen": 3, "movieId": 4})
@@ -106,9 +104,7 @@ def test_shared_columns_must_agree():
     ],
 )
 def test_sizes(options, dims):
-    schema = Schema(
-        [ColumnSchema.create_categorical("userId", 4), ColumnSchema.create_categorical("movieId", 10000)]
-    )
+    schema = Schema([ColumnSchema.create_categorical("userId", 4), ColumnSchema.create_categorical("movieId", 10000)])
     tables = EmbeddingOptions(**options).table_configs(schema)
     assert {name: table.output_dim for name, table in tables.items()} == dims
 
@@ -145,15 +141,9 @@ def test_gradient_touches_only_the_rows_read():
 
 
 def test_tags_aggregation_and_bare_tensor():
-    block = EmbeddingFeatures.from_schema(
-        SCHEMA, EmbeddingOptions(embedding_dim_default=2), tags=Tags.USER_ID
-    )
-    np.testing.assert_array_equal(
-        block(np.array([1, 2]))["userId"], block({"userId": np.array([1, 2])})["userId"]
-    )
-    concat = EmbeddingFeatures.from_schema(
-        CATEGORICAL, EmbeddingOptions(embedding_dim_default=2), aggregation="concat"
-    )
+    block = EmbeddingFeatures.from_schema(SCHEMA, EmbeddingOptions(embedding_dim_default=2), tags=Tags.USER_ID)
+    np.testing.assert_array_equal(block(np.array([1, 2]))["userId"], block({"userId": np.array([1, 2])})["userId"])
+    concat = EmbeddingFeatures.from_schema(CATEGORICAL, EmbeddingOptions(embedding_dim_default=2), aggregation="concat")
     assert concat(batch()).shape == (3, 6)
     with pytest.raises(ValueError, match="schema must have a column for an embedding"):
         EmbeddingFeatures.from_schema(SCHEMA, tags=Tags.SESSION)
@@ -165,9 +155,7 @@ def test_wrong_inputs():
         block({"userId": np.array([1]), "genres": GENRES[:1]})
     with pytest.raises(TypeError, match="Inputs must be a dictionary"):
         block(np.array([1]))
-    with pytest.raises(
-        ValueError, match=r"'movieId' must be a list in the schema .* Received shape: \(None, 4\)"
-    ):
+    with pytest.raises(ValueError, match=r"'movieId' must be a list in the schema .* Received shape: \(None, 4\)"):
         block({**batch(), "movieId": GENRES})
     with pytest.raises(KeyError, match="no feature 'age'"):
         block.table("age")
@@ -192,7 +180,5 @@ def test_config_round_trip(options):
 def test_mixed_precision(policy):
     block = EmbeddingFeatures.from_schema(CATEGORICAL, dtype=policy)
     out = block(batch())
-    assert {keras.backend.standardize_dtype(value.dtype) for value in out.values()} == {
-        policy.removeprefix("mixed_")
-    }
+    assert {keras.backend.standardize_dtype(value.dtype) for value in out.values()} == {policy.removeprefix("mixed_")}
     assert keras.backend.standardize_dtype(block.table("userId").dtype) == "float32"

@@ -34,9 +34,7 @@ def test_branches_and_output():
     assert sorted(block.schema.column_names) == ["age", "genres", "movieId", "userId"]
 
 
-@pytest.mark.parametrize(
-    "tags", [["target"], ["binary_classification"], ["binary", "classification"], ["regression"]]
-)
+@pytest.mark.parametrize("tags", [["target"], ["binary_classification"], ["binary", "classification"], ["regression"]])
 def test_targets_are_left_out(tags):
     schema = Schema([*SCHEMA.remove_by_name("rating_b"), ColumnSchema.create_categorical("y", 1, tags=tags)])
     assert "y" not in InputBlock(schema).schema
@@ -48,9 +46,7 @@ def test_a_branch_exists_only_for_columns():
     assert list(InputBlock(SCHEMA, add_continuous_branch=False)) == ["categorical"]
     assert list(InputBlock(SCHEMA, add_embedding_branch=False)) == ["continuous"]
     assert InputBlock(SCHEMA, categorical_tags=Tags.USER_ID)["categorical"].feature_names == ["userId"]
-    with pytest.raises(
-        ValueError, match=r"tagged continuous or categorical that is no target. Received: .*rating_b"
-    ):
+    with pytest.raises(ValueError, match=r"tagged continuous or categorical that is no target. Received: .*rating_b"):
         InputBlock(SCHEMA.select_by_name("rating_b"))
 
 
@@ -80,9 +76,7 @@ def test_more_branches_and_aggregation():
 def test_mlp_concatenates_in_the_order_of_names():
     options = EmbeddingOptions(embedding_dim_default=1, embeddings_initializers="ones")
     schema = SCHEMA.select_by_name(["userId", "movieId", "genres"])
-    body = InputBlock(schema, embedding_options=options).connect(
-        MLPBlock([1], activation=None, use_bias=False)
-    )
+    body = InputBlock(schema, embedding_options=options).connect(MLPBlock([1], activation=None, use_bias=False))
     body(batch())
     body[1][0].set_weights([np.array([[1.0], [10.0], [100.0]])])  # genres, movieId, userId
     np.testing.assert_array_equal(body(batch()), [[111], [111], [110]])
@@ -103,9 +97,7 @@ def test_continuous_features():
     assert keras.backend.standardize_dtype(out["a"].dtype) == "float32"
     assert ContinuousFeatures.from_config(block.get_config()).feature_names == ["a", "b"]
     assert ContinuousFeatures.from_schema(SCHEMA, tags=Tags.CONTINUOUS).feature_names == ["age"]
-    with pytest.raises(
-        ValueError, match=r"continuous features \['a', 'b'\]. Received: \['a'\]; missing: \['b'\]"
-    ):
+    with pytest.raises(ValueError, match=r"continuous features \['a', 'b'\]. Received: \['a'\]; missing: \['b'\]"):
         block({"a": np.array([1, 2])})
     with pytest.raises(ValueError, match="features must have a name"):
         ContinuousFeatures([])
@@ -114,12 +106,8 @@ def test_continuous_features():
 
 
 def test_config_round_trip():
-    options = EmbeddingOptions(
-        embedding_dim_default=4, embeddings_initializers=keras.initializers.RandomUniform(0, 1)
-    )
-    block = InputBlock(
-        SCHEMA, continuous_projection=MLPBlock([4]), embedding_options=options, aggregation="stack"
-    )
+    options = EmbeddingOptions(embedding_dim_default=4, embeddings_initializers=keras.initializers.RandomUniform(0, 1))
+    block = InputBlock(SCHEMA, continuous_projection=MLPBlock([4]), embedding_options=options, aggregation="stack")
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(block))
     assert again.get_config() == block.get_config()
     out = block(batch())

@@ -50,9 +50,7 @@ def test_filter_and_dictionary():
 
 
 def test_regularizers():
-    mlp = MLPBlock(
-        [1], activation=None, kernel_initializer="ones", kernel_regularizer="l2", bias_regularizer="l1"
-    )
+    mlp = MLPBlock([1], activation=None, kernel_initializer="ones", kernel_regularizer="l2", bias_regularizer="l1")
     mlp(np.ones((1, 3)))
     assert float(sum(mlp.losses)) == pytest.approx(3 * 0.01)
 

@@ -56,9 +56,7 @@ def reading_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("merlin-loader")]
 
 
-def wait_for_threads(
-    before: Container[threading.Thread] = (), limit_s: float = 5.0
-) -> list[threading.Thread]:
+def wait_for_threads(before: Container[threading.Thread] = (), limit_s: float = 5.0) -> list[threading.Thread]:
     """Gives the reading threads time to end; returns those that are left and were not there `before`."""
     deadline = time.monotonic() + limit_s
     while True:

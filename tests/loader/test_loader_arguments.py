@@ -89,12 +89,8 @@ def test_sparse_as_dense():
 
 
 def test_only_named_lists_are_padded():
-    table = small_table().append_column(
-        "tags", pa.array([[1.5], [], [2.5], [], []], pa.large_list(pa.float64()))
-    )
-    features = load(
-        data=table, sparse_names=["genres"], sparse_max={"genres": 3}, sparse_as_dense=True
-    ).peek()
+    table = small_table().append_column("tags", pa.array([[1.5], [], [2.5], [], []], pa.large_list(pa.float64())))
+    features = load(data=table, sparse_names=["genres"], sparse_max={"genres": 3}, sparse_as_dense=True).peek()
     assert features["genres"].shape == (5, 3)
     assert isinstance(features["tags"], tf.RaggedTensor)
     assert features["tags"].dtype == tf.float32
@@ -123,9 +119,7 @@ def test_fixed_size_lists_and_list_labels():
 @pytest.mark.parametrize("dense", [True, False])
 def test_too_long_list(dense):
     loader = load(2, sparse_names=["genres"], sparse_max={"genres": 2}, sparse_as_dense=dense)
-    with pytest.raises(
-        ValueError, match=r"column 'genres' must not be longer than sparse_max\['genres'\] = 2.*of 3"
-    ):
+    with pytest.raises(ValueError, match=r"column 'genres' must not be longer than sparse_max\['genres'\] = 2.*of 3"):
         list(loader)
 
 

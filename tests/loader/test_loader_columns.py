@@ -94,9 +94,7 @@ def test_floats_become_float32():
     ],
 )
 def test_unfit_types(arrow_type):
-    with pytest.raises(
-        ValueError, match=r"Column 'title' must hold integers.*Categorify.*Received: Arrow type"
-    ):
+    with pytest.raises(ValueError, match=r"Column 'title' must hold integers.*Categorify.*Received: Arrow type"):
         columns.numpy_dtype("title", arrow_type)
 
 

@@ -32,9 +32,7 @@ def ragged_model(**compile_arguments):
     row = keras.Input((1,), name="row", dtype="int64")
     bag = keras.Input((None,), name="bag", dtype="int64", ragged=True)
     total = RaggedSum()(bag)
-    outputs = keras.layers.Dense(1, name="y")(
-        keras.layers.Concatenate()([keras.ops.cast(row, "float32"), total])
-    )
+    outputs = keras.layers.Dense(1, name="y")(keras.layers.Concatenate()([keras.ops.cast(row, "float32"), total]))
     model = keras.Model({"row": row, "bag": bag}, outputs)
     model.compile(**{"optimizer": keras.optimizers.SGD(0.0), "loss": "mse", **compile_arguments})
     return model
@@ -131,9 +129,9 @@ def test_predict_without_labels_and_with(tmp_path):
 
 
 def test_dense_fit_with_the_tutorial_s_map(tmp_path):
-    loader = load(
-        write_numbered(tmp_path), sparse_names=["bag"], sparse_max={"bag": 3}, sparse_as_dense=True
-    ).map(lambda X, y: (X, tf.reshape(y, (-1,))))
+    loader = load(write_numbered(tmp_path), sparse_names=["bag"], sparse_max={"bag": 3}, sparse_as_dense=True).map(
+        lambda X, y: (X, tf.reshape(y, (-1,)))
+    )
     model = dense_model()
     history = model.fit(loader, epochs=2, verbose=0)
     assert len(history.epoch) == 2

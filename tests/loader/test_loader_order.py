@@ -128,8 +128,7 @@ def test_drop_last(tmp_path):
 def test_shards_cover_all_rows(tmp_path, shuffle, size, batch_size):
     paths = write_numbered(tmp_path)
     loaders = [
-        load(paths, batch_size, shuffle=shuffle, seed=0, global_size=size, global_rank=rank)
-        for rank in range(size)
+        load(paths, batch_size, shuffle=shuffle, seed=0, global_size=size, global_rank=rank) for rank in range(size)
     ]
     parts = [rows_of(loader) for loader in loaders]
     assert sorted(row for part in parts for row in part) == list(range(120))
@@ -146,9 +145,7 @@ def test_shards_with_one_row_less_cut_their_last_batch():
 
 def test_shards_drop_last():
     table = numbered_table(0, 9)
-    loaders = [
-        load(table, 4, shuffle=False, drop_last=True, global_size=2, global_rank=rank) for rank in (0, 1)
-    ]
+    loaders = [load(table, 4, shuffle=False, drop_last=True, global_size=2, global_rank=rank) for rank in (0, 1)]
     assert [rows_of(loader) for loader in loaders] == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 

@@ -108,9 +108,7 @@ def test_only_empty_files(tmp_path):
 def test_files_must_agree_in_types(tmp_path):
     pq.write_table(pa.table({"row": pa.array([1], pa.int64())}), tmp_path / "a.parquet")
     pq.write_table(pa.table({"row": pa.array([1], pa.int32())}), tmp_path / "b.parquet")
-    with pytest.raises(
-        ValueError, match=r"Column 'row' must have one type.*int64 in.*a.parquet.*int32 in.*b.parq"
-    ):
+    with pytest.raises(ValueError, match=r"Column 'row' must have one type.*int64 in.*a.parquet.*int32 in.*b.parq"):
         KerasSequenceLoader(tmp_path, 2)
 
 

@@ -117,9 +117,7 @@ def test_memory_goes_with_the_iterator(tmp_path, monkeypatch):
 def test_reads_ahead_but_only_one_chunk(tmp_path, monkeypatch):
     reads = []
     real = FileSource.read
-    monkeypatch.setattr(
-        FileSource, "read", lambda self, piece, names: reads.append(piece) or real(self, piece, names)
-    )
+    monkeypatch.setattr(FileSource, "read", lambda self, piece, names: reads.append(piece) or real(self, piece, names))
     monkeypatch.setattr("merlin_models.loader.epochs.BLOCK_ROWS", 10)
     iterator = iter(load(write_numbered(tmp_path)))
     next(iterator)

@@ -94,9 +94,7 @@ def test_loss_and_metrics_against_numpy():
     features, targets = ratings(64)
     model = small_model()
     model.compile("adam")
-    logs = model.evaluate(
-        features, targets, batch_size=24, verbose=0, return_dict=True
-    )  # batches of 24, 24, 16
+    logs = model.evaluate(features, targets, batch_size=24, verbose=0, return_dict=True)  # batches of 24, 24, 16
     p = model.predict(features, verbose=0)[:, 0].astype(np.float64)
     assert logs["loss"] == pytest.approx(-np.mean(np.where(targets, np.log(p), np.log(1 - p))), rel=1e-4)
     assert logs[f"{TASK}/binary_accuracy"] == pytest.approx(np.mean((p > 0.5) == targets))
@@ -126,9 +124,7 @@ def test_regularization_loss():
     features, targets = ratings(64)
     mlp = ml.MLPBlock([4], kernel_regularizer=keras.regularizers.L2(0.1))
     options = ml.EmbeddingOptions(embedding_dim_default=2, embeddings_l2_reg=0.01)
-    model = ml.Model(
-        ml.InputBlock(SCHEMA, embedding_options=options), mlp, ml.BinaryClassificationTask("rating_b")
-    )
+    model = ml.Model(ml.InputBlock(SCHEMA, embedding_options=options), mlp, ml.BinaryClassificationTask("rating_b"))
     model.compile("adam")
     logs = model.evaluate(features, targets, batch_size=64, verbose=0, return_dict=True)
     kernel = 0.1 * np.sum(np.square(mlp[0].kernel))
@@ -144,12 +140,8 @@ def test_sample_weights():
     features, targets = ratings(8)
     half = np.arange(8) < 4
     model = small_model()
-    model.compile(
-        "adam", metrics=["binary_accuracy"], weighted_metrics=[keras.metrics.BinaryAccuracy(name="weighted")]
-    )
-    logs = model.evaluate(
-        features, targets, sample_weight=half.astype("float32"), verbose=0, return_dict=True
-    )
+    model.compile("adam", metrics=["binary_accuracy"], weighted_metrics=[keras.metrics.BinaryAccuracy(name="weighted")])
+    logs = model.evaluate(features, targets, sample_weight=half.astype("float32"), verbose=0, return_dict=True)
     p = model.predict(features, verbose=0)[:, 0]
     entropy = -np.where(targets, np.log(p), np.log(1 - p))
     assert logs["loss"] == pytest.approx(np.sum(entropy * half) / 8, rel=1e-5)
@@ -162,9 +154,7 @@ def test_class_weight_is_taken():
     model = small_model()
     model.compile(keras.optimizers.SGD(0.0))
     plain = model.fit(features, targets, batch_size=64, verbose=0).history["loss"][0]
-    doubled = model.fit(features, targets, batch_size=64, class_weight={0: 2.0, 1: 2.0}, verbose=0).history[
-        "loss"
-    ][0]
+    doubled = model.fit(features, targets, batch_size=64, class_weight={0: 2.0, 1: 2.0}, verbose=0).history["loss"][0]
     assert doubled == pytest.approx(2 * plain, rel=1e-5)
 
 
@@ -228,9 +218,7 @@ def test_further_columns_are_ignored():
 
 
 def test_single_feature_as_a_bare_tensor():
-    model = ml.Model(
-        ml.InputBlock(SCHEMA.select_by_name("userId")), ml.MLPBlock([4]), ml.RegressionTask("rating")
-    )
+    model = ml.Model(ml.InputBlock(SCHEMA.select_by_name("userId")), ml.MLPBlock([4]), ml.RegressionTask("rating"))
     ids = np.array([1, 2, 3])
     np.testing.assert_array_equal(model.predict(ids, verbose=0), model.predict({"userId": ids}, verbose=0))
 
@@ -254,9 +242,7 @@ def test_mixed_precision(policy):
     finally:
         keras.config.set_dtype_policy("float32")
     assert model.predict(features, verbose=0).dtype == np.float32
-    assert keras.backend.standardize_dtype(model[1](model[0](features)).dtype) == policy.removeprefix(
-        "mixed_"
-    )
+    assert keras.backend.standardize_dtype(model[1](model[0](features)).dtype) == policy.removeprefix("mixed_")
     assert losses[-1] < 0.9 * losses[0]
 
 

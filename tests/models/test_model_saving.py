@@ -37,9 +37,7 @@ def residual():
         ml.InputBlock(SCHEMA, aggregation="concat")
         .connect(ml.MLPBlock([8]))
         .connect_with_residual(ml.MLPBlock([8]), activation="relu")
-        .connect(
-            ml.BinaryClassificationTask("rating_b", loss=keras.losses.BinaryFocalCrossentropy(gamma=1.0))
-        )
+        .connect(ml.BinaryClassificationTask("rating_b", loss=keras.losses.BinaryFocalCrossentropy(gamma=1.0)))
     )
 
 
@@ -62,9 +60,7 @@ def test_training_goes_on_where_it_stopped(tmp_path):
     assert int(again.optimizer.iterations) == int(model.optimizer.iterations) > 0
     for each in (model, again):
         each.fit(features, targets, shuffle=False, verbose=0)
-    np.testing.assert_allclose(
-        again.predict(features, verbose=0), model.predict(features, verbose=0), rtol=1e-5
-    )
+    np.testing.assert_allclose(again.predict(features, verbose=0), model.predict(features, verbose=0), rtol=1e-5)
 
 
 def test_compile_arguments_are_saved(tmp_path):

@@ -38,9 +38,7 @@ def test_train(make):
     model.compile("adam")
     history = model.fit(features, {"click": click, "rating": rating}, epochs=3, verbose=0).history
     assert history["loss"][-1] < history["loss"][0]
-    assert {f"{CLICK}/loss", f"{RATING}/loss", f"{CLICK}/auc", f"{RATING}/root_mean_squared_error"} <= set(
-        history
-    )
+    assert {f"{CLICK}/loss", f"{RATING}/loss", f"{CLICK}/auc", f"{RATING}/root_mean_squared_error"} <= set(history)
     predictions = model.predict(features, verbose=0)
     assert {name: value.shape for name, value in predictions.items()} == {CLICK: (64, 1), RATING: (64, 1)}
 

@@ -14,11 +14,7 @@ import merlin_models.tf as ml
 from merlin_models import blocks, models, tasks
 
 PACKAGES = (blocks, tasks, models)
-MODULES = [
-    f"{package.__name__}.{each.name}"
-    for package in PACKAGES
-    for each in pkgutil.iter_modules(package.__path__)
-]
+MODULES = [f"{package.__name__}.{each.name}" for package in PACKAGES for each in pkgutil.iter_modules(package.__path__)]
 
 
 @pytest.mark.parametrize("package", [ml, *PACKAGES], ids=lambda package: package.__name__)

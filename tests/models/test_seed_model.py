@@ -22,9 +22,7 @@ def connected():
 
 
 def branched():
-    body = ml.InputBlock(schema).connect_branch(
-        ml.MLPBlock([256, 64]), ml.MLPBlock([128, 64]), aggregation="concat"
-    )
+    body = ml.InputBlock(schema).connect_branch(ml.MLPBlock([256, 64]), ml.MLPBlock([128, 64]), aggregation="concat")
     return body.connect(ml.BinaryClassificationTask("rating_b"))
 
 

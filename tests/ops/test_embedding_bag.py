@@ -55,9 +55,7 @@ def run(case, device: str, grads, *, variables=True, concat=False, output_dtype=
                 tables, features, case.table_of_feature, case.combiners, concat=concat, output_dtype=output_dtype
             )
             parts = tf.split(outputs, case.dims, axis=1) if concat else outputs
-            loss = tf.add_n(
-                [tf.reduce_sum(tf.cast(o, tf.float32) * g) for o, g in zip(parts, grads, strict=True)]
-            )
+            loss = tf.add_n([tf.reduce_sum(tf.cast(o, tf.float32) * g) for o, g in zip(parts, grads, strict=True)])
         table_grads, weights_grads = tape.gradient(loss, [tables, weights])
     raise_device_errors()
     dense = []
@@ -72,7 +70,9 @@ def run(case, device: str, grads, *, variables=True, concat=False, output_dtype=
 
 
 def check(case, device: str, dtype: str, rng, **kwargs) -> None:
-    grads = [rng.normal(size=(len(s) - 1, d)).astype(np.float32) for s, d in zip(case.row_splits, case.dims, strict=True)]
+    grads = [
+        rng.normal(size=(len(s) - 1, d)).astype(np.float32) for s, d in zip(case.row_splits, case.dims, strict=True)
+    ]
     if dtype != "float32":  # what the op gets as the gradient of a rounded output
         grads = [g.astype(case.tables[0].dtype).astype(np.float32) for g in grads]
     outputs, table_grads, weights_grads = run(case, device, grads, **kwargs)
@@ -337,7 +337,7 @@ def test_wrong_ids_on_gpu_are_skipped_and_reported(csr, message):
         with tf.GradientTape() as tape:
             (output,) = embedding_bag([table], [to_bags((ids, splits))], combiners="sum")
         output.numpy()  # waits
-        with pytest.raises(tf.errors.InvalidArgumentError, match="of an earlier embedding_bag call"):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=r"of an earlier embedding_bag call"):
             tape.gradient(output, table)
         assert np.isfinite(output.numpy()).all()
         (good,) = embedding_bag([table], [to_bags(np.array([0]))])
@@ -381,9 +381,13 @@ def test_wrong_calls(change, error, message):
 
 def test_concat_needs_equal_batches():
     bags = [to_bags(np.array([0])), to_bags(np.array([0, 1]))]
-    with pytest.raises(tf.errors.InvalidArgumentError, match="same number of bags to be concatenated. Received: 1 .* 2"):
-        with on("cpu"):
-            embedding_bag([tf.Variable(TABLE)] * 2, bags, concat=True)
+    with (
+        pytest.raises(
+            tf.errors.InvalidArgumentError, match=r"same number of bags to be concatenated. Received: 1 .* 2"
+        ),
+        on("cpu"),
+    ):
+        embedding_bag([tf.Variable(TABLE)] * 2, bags, concat=True)
 
 
 WRONG_BAGS = [
@@ -391,7 +395,11 @@ WRONG_BAGS = [
     (dict(ids=np.array([1.0])), TypeError, "Ids of feature 'genres' must have dtype int32 or int64. Received: float64"),
     (dict(ids=tf.ragged.constant([[[1]]])), ValueError, "Ragged ids of feature 'genres' must have rank 2"),
     (dict(ids=(np.array([[1]]), np.array([0, 1]))), ValueError, "must have two tensors of rank 1"),
-    (dict(ids=np.array([1, 2]), weights=np.array([1.0])), ValueError, "Weights of feature 'genres' must have the shape"),
+    (
+        dict(ids=np.array([1, 2]), weights=np.array([1.0])),
+        ValueError,
+        "Weights of feature 'genres' must have the shape",
+    ),
     (dict(ids=np.array([1]), weights=np.array([1])), TypeError, "Weights of feature 'genres' must be floats"),
     (
         dict(ids=np.array([[1]]), weights=tf.ragged.constant([[1.0]])),
@@ -410,7 +418,10 @@ def test_wrong_bags(arguments, error, message):
 def test_wrong_gradient_shape():
     from merlin_models import _native
 
-    with on("cpu"), pytest.raises(tf.errors.InvalidArgumentError, match=r"gradient of feature 'a' must have shape \[1,2\]"):
+    with (
+        on("cpu"),
+        pytest.raises(tf.errors.InvalidArgumentError, match=r"gradient of feature 'a' must have shape \[1,2\]"),
+    ):
         _native.tf_ops().merlin_embedding_bag_grad(
             tables=[tf.constant(TABLE)], ids=[tf.constant([[1]], tf.int64)], row_splits=[], weights=[],
             grad=[tf.ones((2, 2))], table_of_feature=[0], splits_of_feature=[-1], weights_of_feature=[-1],

@@ -14,7 +14,6 @@ from merlin_models import _native
 native = _native.module()
 
 
-
 class Device:
     """Makes arrays on a device and brings them back: NumPy, PyTorch on the CPU, or CuPy on the GPU."""
 
@@ -106,7 +105,10 @@ def test_threads_do_not_change_the_result(rng):
     for threads in (1, 2, 7):
         outputs = [np.empty((3_000, d), np.float32) for d in case.dims]
         native.embedding_bag_forward(**call, outputs=outputs, num_threads=threads)
-        ids, rows = [np.zeros(500, np.int64), np.zeros(20, np.int64)], [np.zeros((500, 64), np.float32), np.zeros((20, 32), np.float32)]
+        ids, rows = (
+            [np.zeros(500, np.int64), np.zeros(20, np.int64)],
+            [np.zeros((500, 64), np.float32), np.zeros((20, 32), np.float32)],
+        )
         native.embedding_bag_grad(**call, grads=outputs, unique_ids=ids, rows=rows, num_threads=threads)
         results.append([*outputs, *ids, *rows])
     for other in results[1:]:
@@ -145,7 +147,7 @@ def test_wrong_input(change, message):
 
 
 def test_too_little_room_for_the_gradient():
-    with pytest.raises(ValueError, match="unique_ids and rows of table 0 must have room for 2 rows. Received: 1"):
+    with pytest.raises(ValueError, match=r"unique_ids and rows of table 0 must have room for 2 rows. Received: 1"):
         native.embedding_bag_grad(
             [np.zeros((3, 2), np.float32)], [np.array([1, 2])], [np.array([0, 2])], [None], [0], ["sum"], [None],
             [np.zeros((1, 2), np.float32)], [np.zeros(1, np.int64)], [np.zeros((1, 2), np.float32)],

@@ -53,7 +53,7 @@ feature { name: "title" type: BYTES annotation { tag: "user_item" } }
 """
 
 
-@pytest.fixture()
+@pytest.fixture
 def movies() -> Schema:
     return Schema.from_proto_text(MOVIES)
 

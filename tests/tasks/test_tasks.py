@@ -39,14 +39,11 @@ def test_names():
     assert task.target_name == "rating_b"
     assert task.task_name == "rating_b/binary_classification_task"
     assert metric_names(task) == [
-        f"rating_b/binary_classification_task/{name}"
-        for name in ("precision", "recall", "binary_accuracy", "auc")
+        f"rating_b/binary_classification_task/{name}" for name in ("precision", "recall", "binary_accuracy", "auc")
     ]
     assert metric_names(RegressionTask("rating")) == ["rating/regression_task/root_mean_squared_error"]
     assert RegressionTask().task_name == "regression_task"
-    assert metric_names(RegressionTask("y", task_name="mine", metrics=["mae"])) == [
-        "mine/mean_absolute_error"
-    ]
+    assert metric_names(RegressionTask("y", task_name="mine", metrics=["mae"])) == ["mine/mean_absolute_error"]
 
 
 @pytest.mark.parametrize("target", ["click", SCHEMA["click"], SCHEMA])
@@ -108,9 +105,7 @@ def test_loss_from_anything(loss, expected):
 
 
 def test_function_loss_takes_sample_weights():
-    loss = as_loss(absolute)(
-        np.array([[1.0], [0.0]]), np.array([[0.2], [0.5]]), sample_weight=np.array([1.0, 0.0])
-    )
+    loss = as_loss(absolute)(np.array([[1.0], [0.0]]), np.array([[0.2], [0.5]]), sample_weight=np.array([1.0, 0.0]))
     assert float(loss) == pytest.approx(0.4)  # 0.8 / 2
 
 
@@ -130,9 +125,7 @@ def test_metrics_are_copies_with_stable_names():
     [
         lambda: BinaryClassificationTask(),
         lambda: BinaryClassificationTask("y", task_name="mine", metrics=[], loss=absolute),
-        lambda: RegressionTask(
-            "y", task_block=MLPBlock([2]), loss="mae", metrics=[keras.metrics.MeanSquaredError()]
-        ),
+        lambda: RegressionTask("y", task_block=MLPBlock([2]), loss="mae", metrics=[keras.metrics.MeanSquaredError()]),
         lambda: ParallelPredictionBlock(BinaryClassificationTask("a"), RegressionTask("b")),
     ],
 )

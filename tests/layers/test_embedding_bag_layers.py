@@ -163,8 +163,10 @@ def test_half_table_under_float32_policy():
 def test_regularizer_and_frozen_table():
     frozen = TableConfig("frozen", 5, 2, trainable=False)
     layer = EmbeddingBagCollection(
-        [FeatureConfig("a", TableConfig("a", 5, 2, initializer="ones", regularizer=keras.regularizers.L2(0.5)))]
-        + [FeatureConfig("b", frozen)]
+        [
+            FeatureConfig("a", TableConfig("a", 5, 2, initializer="ones", regularizer=keras.regularizers.L2(0.5))),
+            FeatureConfig("b", frozen),
+        ]
     )
     layer({"a": np.array([1]), "b": np.array([1])})
     assert float(sum(layer.losses)) == pytest.approx(5.0)
