@@ -20,7 +20,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMPS := $(VENV)/stamps
 BASE := build project cpu nvtabular quickstart
-# NVTabular 23.8 needs both from dask releases of 2024 on, before dask is imported; older dask ignores them.
+# NVTabular 23.8 needs both from dask releases of 2024 on; older ones ignore them.
 export DASK_DATAFRAME__QUERY_PLANNING := False
 export DASK_DATAFRAME__CONVERT_STRING := False
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

@@ -77,6 +77,7 @@ DEFAULT_CASES = {
 PROVIDERS = {
     "gather_floor": "benchmarks.gather_floor:GatherFloor",
     "merlin_native": "benchmarks.ops.merlin_native:MerlinNative",
+    "merlin_native_graph": "benchmarks.ops.merlin_native:MerlinNativeGraph",
     "merlin_tf": "benchmarks.ops.merlin_tf:MerlinTensorFlow",
     "torch": "benchmarks.ops.peers_torch:TorchEmbeddingBag",
     "torch_graph": "benchmarks.ops.peers_torch:TorchGraph",
