@@ -8,6 +8,9 @@ import sys
 import zlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# NVTabular 23.8 beside dask of 2024: to be set before dask.dataframe is imported.
+os.environ.setdefault("DASK_DATAFRAME__QUERY_PLANNING", "False")
+os.environ.setdefault("DASK_DATAFRAME__CONVERT_STRING", "False")
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Tests see the installed package. The source folder has no compiled part (unless a developer put it there), so it must

@@ -16,7 +16,7 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
 constexpr int kPairsInFlight = 4;
-constexpr int kRunsInFlight = 4;
+constexpr int kRunsInFlight = 1;  // more cost registers and were slower: docs/performance.md
 
 // Where results go: unique ids and rows of each table.
 struct RowTargets {
