@@ -178,3 +178,32 @@ def test_unaligned_pointers(rng, arrays, shape, dtype):
     native.embedding_bag_forward([table], [arrays.to(ids)], [None], [None], [0], ["sum"], [None], [output])
     expected = flat[1:].reshape(rows, dim).astype(np.float64)[ids].sum(axis=1)
     assert_close(arrays.back(output), expected, dtype, "output")
+
+
+@pytest.mark.parametrize(("dtype", "dim"), [("float32", 64), ("float16", 40), ("float32", 7)])
+def test_long_bags_and_hot_rows(rng, arrays, dtype, dim):
+    """Bags that a block shares, and rows whose gradients are summed in chunks."""
+    case = random_case(rng, [(5, dim), (900, dim)], [0, 1, 1], 40, 30, dtype, combiners=("mean", "sum", "max"))
+    long = rng.integers(0, 5, 5_000)
+    case.values[0] = np.concatenate([case.values[0], long])
+    case.row_splits[0] = np.concatenate([case.row_splits[0][:-1], [len(case.values[0])]]).astype(np.int64)
+    if case.weights[0] is not None:
+        case.weights[0] = np.concatenate([case.weights[0], rng.uniform(0.5, 1.5, 5_000).astype(np.float32)])
+    call = arguments(case, arrays)
+    outputs = [arrays.to(np.full((40, dim), np.nan, dtype)) for _ in case.dims]
+    native.embedding_bag_forward(**call, outputs=outputs)
+    grads = [rng.normal(size=(40, dim)).astype(dtype) for _ in case.dims]
+    expected, expected_tables, _ = case.reference([g.astype(np.float64) for g in grads])
+    for output, e in zip(outputs, expected, strict=True):
+        assert_close(arrays.back(output), e, dtype, "output", scale=10)
+    ids = [arrays.to(np.zeros(n, np.int64)) for n in (5, 900)]
+    rows = [arrays.to(np.zeros((n, dim), dtype)) for n in (5, 900)]
+    size = native.embedding_bag_grad_workspace(**call)
+    workspace = arrays.to(np.zeros(size, np.uint8)) if size else None
+    counts = native.embedding_bag_grad(
+        **call, grads=[arrays.to(g) for g in grads], unique_ids=ids, rows=rows, workspace=workspace
+    )
+    for t, count in enumerate(counts):
+        dense = np.zeros(case.tables[t].shape)
+        dense[arrays.back(ids[t])[:count]] = arrays.back(rows[t])[:count]
+        assert_close(dense, expected_tables[t], dtype, f"gradient of table {t}", scale=10)
