@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -59,27 +60,22 @@ void CheckBatch(const BagBatch& batch);
 // ---- CPU. Ids and row_splits are checked; InvalidArgument names feature, rule and value. ----
 void EmbeddingBagForward(const BagBatch& batch, Threads& threads);
 
+class BagEntries;
+
 // Gradient of the tables as unique rows: build it, allocate `num_rows(t)` rows for each table, then write.
 class EmbeddingBagGradient {
  public:
   EmbeddingBagGradient(const BagBatch& batch, Threads& threads);
+  ~EmbeddingBagGradient();
   int64_t num_rows(int table) const { return table_rows_[table + 1] - table_rows_[table]; }
   // ids: [num_rows(table)] ascending, of the batch's id type; rows: [num_rows(table), dim] of the table's dtype.
   void Write(const std::vector<void*>& ids, const std::vector<void*>& rows, Threads& threads) const;
 
  private:
-  struct Entry {
-    int64_t row;   // of all tables one after the other
-    uint32_t bag;  // of all features one after the other
-    float coef;    // what the bag's gradient is multiplied by; for kMax the id's place in the bag, as bits
-  };
   const BagBatch& batch_;
-  std::vector<int64_t> row_base_;              // first row of each table in Entry::row
-  std::vector<int64_t> bag_base_;              // first bag of each feature in Entry::bag
-  std::vector<Entry> entries_;                 // sorted by row, then by the order in the input
-  std::vector<int64_t> runs_;                  // begin of each run of one row in entries_, and the end
-  std::vector<int64_t> table_rows_;            // first run of each table, and the end
-  std::vector<std::vector<int32_t>> winners_;  // for kMax features: [num_bags, dim] place of the largest value
+  std::unique_ptr<BagEntries> entries_;
+  std::vector<int64_t> runs_;        // begin of each row's entries, and the end
+  std::vector<int64_t> table_rows_;  // first run of each table, and the end
 };
 
 // Gradient of the weights, for every feature with `weights_grad`. Padding gets zero.

@@ -4,30 +4,12 @@
 //
 // ids:        one tensor a feature; rank 1 with row_splits, or rank 2 [bags, ids a bag] without.
 // row_splits: only of the features whose splits_of_feature is not -1. weights: likewise, weights_of_feature.
-#include <memory>
-
-#include "common/tf_utils.h"
-#include "embedding_bag/embedding_bag.h"
-#include "tensorflow/core/framework/common_shape_fns.h"
-#include "tensorflow/core/framework/op.h"
-#include "tensorflow/core/framework/resource_mgr.h"
-#include "tensorflow/core/framework/resource_var.h"
-#include "tensorflow/core/framework/shape_inference.h"
-#ifdef MERLIN_WITH_CUDA
-#include "embedding_bag/embedding_bag_cuda.h"
-#endif
+#include "embedding_bag/bag_kernel_tf.h"
 
 namespace merlin {
 namespace {
 
-using absl::Status;
-using tensorflow::OpKernel;
-using tensorflow::OpKernelConstruction;
-using tensorflow::OpKernelContext;
-using tensorflow::Tensor;
-using tensorflow::TensorShape;
 using tensorflow::shape_inference::DimensionHandle;
-using tensorflow::shape_inference::InferenceContext;
 using tensorflow::shape_inference::ShapeHandle;
 
 // Shape of table t: from the tensor, or from what the resource handle says of its variable.
@@ -112,6 +94,7 @@ Status GradientShape(InferenceContext* c, bool resource) {
       .Attr("padding_ids: list(int)")                           \
       .Attr("names: list(string)")                              \
       .Attr("concat: bool")                                     \
+      .Attr("tables_trainable: bool = true")                    \
       .Attr("num_outputs: int >= 1")
 
 #define MERLIN_REGISTER_BAG_OPS(NAME, TABLES, RESOURCE)                                           \
@@ -129,102 +112,21 @@ Status GradientShape(InferenceContext* c, bool resource) {
 MERLIN_REGISTER_BAG_OPS("MerlinEmbeddingBag", "tables: num_tables * T", false);
 MERLIN_REGISTER_BAG_OPS("MerlinResourceEmbeddingBag", "tables: num_tables * resource", true);
 
-Combiner CombinerFrom(const std::string& name) {
-  if (name == "sum") return Combiner::kSum;
-  if (name == "mean") return Combiner::kMean;
-  if (name == "sqrtn") return Combiner::kSqrtn;
-  return Combiner::kMax;
-}
-
-// Reads the attributes once, and the inputs of each call into a BagBatch.
-class BagKernel : public OpKernel {
+// A bag kernel with outputs, or gradients, a feature or concatenated.
+class PooledKernel : public BagKernel {
  public:
-  explicit BagKernel(OpKernelConstruction* ctx) : OpKernel(ctx) {
-    std::vector<std::string> combiners;
-    tensorflow::DataType ids_type, table_type, output_type;
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("T", &table_type));
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("Tids", &ids_type));
+  explicit PooledKernel(OpKernelConstruction* ctx) : BagKernel(ctx) {
+    tensorflow::DataType output_type;
     OP_REQUIRES_OK(ctx, ctx->GetAttr("Tout", &output_type));
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("table_of_feature", &table_of_feature_));
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("splits_of_feature", &splits_of_feature_));
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("weights_of_feature", &weights_of_feature_));
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("combiners", &combiners));
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("padding_ids", &padding_ids_));
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("names", &names_));
     OP_REQUIRES_OK(ctx, ctx->GetAttr("concat", &concat_));
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("num_tables", &num_tables_));
-    const size_t n = table_of_feature_.size();
-    OP_REQUIRES(ctx,
-                splits_of_feature_.size() == n && weights_of_feature_.size() == n && combiners.size() == n &&
-                    padding_ids_.size() == n && names_.size() == n,
-                Invalid("Each attribute of features must have ", n, " entries"));
-    for (const std::string& name : combiners) combiners_.push_back(CombinerFrom(name));
-    table_dtype_ = FromTensorFlow(table_type);
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("tables_trainable", &tables_trainable_));
     output_dtype_ = FromTensorFlow(output_type);
-    ids_are_int64_ = ids_type == tensorflow::DT_INT64;
-    ids_type_ = ids_type;
-    table_type_ = table_type;
   }
 
  protected:
-  // Keeps the variables of one call alive and, on a CPU, locked for reading.
-  struct Call {
-    BagBatch batch;
-    std::vector<tensorflow::core::RefCountPtr<tensorflow::Var>> variables;
-    std::vector<std::unique_ptr<tensorflow::tf_shared_lock>> locks;
-    std::vector<Tensor> kept;  // gradients, for the call's duration
-  };
-
-  // Fills tables and features, but no outputs or gradients.
   void Read(OpKernelContext* ctx, Call* call) {
-    BagBatch& batch = call->batch;
-    batch.table_dtype = table_dtype_;
-    batch.output_dtype = output_dtype_;
-    batch.ids_are_int64 = ids_are_int64_;
-    batch.names = names_;
-    tensorflow::OpInputList ids, splits, weights;
-    OP_REQUIRES_OK(ctx, ctx->input_list("ids", &ids));
-    OP_REQUIRES_OK(ctx, ctx->input_list("row_splits", &splits));
-    OP_REQUIRES_OK(ctx, ctx->input_list("weights", &weights));
-    OP_REQUIRES_OK(ctx, ReadTables(ctx, call));
-    for (size_t f = 0; f < names_.size(); ++f) {
-      const Tensor& values = ids[f];
-      BagFeature feature{};
-      feature.ids = values.data();
-      feature.num_ids = values.NumElements();
-      feature.table = table_of_feature_[f];
-      feature.combiner = combiners_[f];
-      feature.padding_id = padding_ids_[f];
-      OP_REQUIRES(ctx, feature.table >= 0 && feature.table < num_tables_,
-                  Invalid("table_of_feature must be in [0, ", num_tables_, "). Received: ", feature.table));
-      if (splits_of_feature_[f] < 0) {
-        OP_REQUIRES(ctx, values.dims() == 2,
-                    Invalid("Ids of feature '", names_[f],
-                            "' must have rank 2 (bags, ids a "
-                            "bag) without row_splits. Received shape: ",
-                            values.shape().DebugString()));
-        feature.num_bags = values.dim_size(0);
-      } else {
-        const Tensor& row_splits = splits[splits_of_feature_[f]];
-        OP_REQUIRES(ctx, values.dims() == 1 && row_splits.dims() == 1 && row_splits.NumElements() >= 1,
-                    Invalid("Feature '", names_[f],
-                            "' must have ids of rank 1 and row_splits of rank 1 with at least one "
-                            "element. Received shapes: ",
-                            values.shape().DebugString(), " and ", row_splits.shape().DebugString()));
-        feature.row_splits = row_splits.flat<int64_t>().data();
-        feature.num_bags = row_splits.NumElements() - 1;
-      }
-      if (weights_of_feature_[f] >= 0) {
-        const Tensor& w = weights[weights_of_feature_[f]];
-        OP_REQUIRES(ctx, w.shape() == values.shape(),
-                    Invalid("Weights of feature '", names_[f],
-                            "' must have the shape of its "
-                            "ids, ",
-                            values.shape().DebugString(), ". Received: ", w.shape().DebugString()));
-        feature.weights = w.flat<float>().data();
-      }
-      batch.features.push_back(feature);
-    }
+    BagKernel::Read(ctx, call);
+    call->batch.output_dtype = output_dtype_;
   }
 
   // Columns of feature f's rows in its output; total width when outputs are concatenated.
@@ -245,56 +147,13 @@ class BagKernel : public OpKernel {
     return absl::OkStatus();
   }
 
-  bool OnDevice(OpKernelContext* ctx) const { return ctx->device()->tensorflow_accelerator_device_info() != nullptr; }
-
-#ifdef MERLIN_WITH_CUDA
-  // An error that kernels of an earlier call noted is raised by this one.
-  static void RaiseDeviceError() {
-    const std::string message = TakeDeviceError();
-    if (!message.empty()) throw InvalidArgument(message);
-  }
-#endif
-
-  std::vector<int> table_of_feature_, splits_of_feature_, weights_of_feature_;
-  std::vector<int64_t> padding_ids_;
-  std::vector<Combiner> combiners_;
-  std::vector<std::string> names_;
-  DType table_dtype_, output_dtype_;
-  tensorflow::DataType ids_type_, table_type_;
-  bool ids_are_int64_, concat_;
-  int num_tables_;
-
- private:
-  Status ReadTables(OpKernelContext* ctx, Call* call) {
-    for (int t = 0; t < num_tables_; ++t) {
-      const Tensor* table;
-      if (ctx->input_dtype(t) == tensorflow::DT_RESOURCE) {
-        tensorflow::core::RefCountPtr<tensorflow::Var> variable;
-        TF_RETURN_IF_ERROR(tensorflow::LookupResource(ctx, tensorflow::HandleFromInput(ctx, t), &variable));
-        bool again = false;  // one variable may be passed as two tables: a shared lock may not be taken twice
-        for (const auto& earlier : call->variables) again |= earlier.get() == variable.get();
-        if (!again) call->locks.push_back(std::make_unique<tensorflow::tf_shared_lock>(*variable->mu()));
-        table = variable->tensor();
-        if (table->dtype() != table_type_) {
-          return Invalid("Table ", t, " must have dtype ", tensorflow::DataTypeString(table_type_),
-                         ". Received: ", tensorflow::DataTypeString(table->dtype()));
-        }
-        call->variables.push_back(std::move(variable));
-      } else {
-        table = &ctx->input(t);
-      }
-      if (table->dims() != 2) {
-        return Invalid("Table ", t, " must have rank 2 (rows, dim). Received shape: ", table->shape().DebugString());
-      }
-      call->batch.tables.push_back({table->data(), table->dim_size(0), table->dim_size(1)});
-    }
-    return absl::OkStatus();
-  }
+  DType output_dtype_;
+  bool concat_, tables_trainable_;
 };
 
-class EmbeddingBagOp : public BagKernel {
+class EmbeddingBagOp : public PooledKernel {
  public:
-  using BagKernel::BagKernel;
+  using PooledKernel::PooledKernel;
 
   void Compute(OpKernelContext* ctx) override {
     RunKernel(ctx, [&] {
@@ -331,9 +190,9 @@ class EmbeddingBagOp : public BagKernel {
   }
 };
 
-class EmbeddingBagGradOp : public BagKernel {
+class EmbeddingBagGradOp : public PooledKernel {
  public:
-  using BagKernel::BagKernel;
+  using PooledKernel::PooledKernel;
 
   void Compute(OpKernelContext* ctx) override {
     RunKernel(ctx, [&] {
@@ -344,18 +203,25 @@ class EmbeddingBagGradOp : public BagKernel {
       OP_REQUIRES_OK(ctx, ReadGradients(ctx, &call));
       bool any_weights = false;
       OP_REQUIRES_OK(ctx, AllocateWeightsGradients(ctx, &call.batch, &any_weights));
+      if (!tables_trainable_) {
+        std::vector<void*> none;
+        OP_REQUIRES_OK(ctx, AllocateRows(ctx, call.batch, [](int) { return int64_t{0}; }, &none, &none));
+      }
       if (!OnDevice(ctx)) {
         TensorFlowThreads threads(ctx);
+        if (any_weights) EmbeddingBagWeightsGradient(call.batch, threads);
+        if (!tables_trainable_) return;
         EmbeddingBagGradient gradient(call.batch, threads);
         std::vector<void*> ids, rows;
         OP_REQUIRES_OK(ctx, AllocateRows(ctx, call.batch, [&](int t) { return gradient.num_rows(t); }, &ids, &rows));
         gradient.Write(ids, rows, threads);
-        if (any_weights) EmbeddingBagWeightsGradient(call.batch, threads);
         return;
       }
 #ifdef MERLIN_WITH_CUDA
       RaiseDeviceError();
       void* stream = CudaStreamOf(ctx);
+      if (any_weights) EmbeddingBagWeightsGradientCuda(call.batch, stream);
+      if (!tables_trainable_) return;
       EmbeddingBagGradientCuda gradient(call.batch);
       Tensor workspace;
       OP_REQUIRES_OK(
@@ -366,7 +232,6 @@ class EmbeddingBagGradOp : public BagKernel {
       std::vector<void*> ids, rows;
       OP_REQUIRES_OK(ctx, AllocateRows(ctx, call.batch, [&](int t) { return counts[t]; }, &ids, &rows));
       gradient.Write(ids, rows, stream);
-      if (any_weights) EmbeddingBagWeightsGradientCuda(call.batch, stream);
 #endif
     });
   }

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "common/dtypes.h"
+#include "embedding_bag/row_step.h"
 
 namespace merlin {
 
@@ -20,6 +22,11 @@ struct RowKernels {
   float (*dot[3])(const void* row, const float* other, int64_t dim);
   // sum[0..dim) = row[0..dim)
   void (*load[3])(const void* row, int64_t dim, float* sum);
+  // sum[0..dim) = coef * row[0..dim)
+  void (*scale[3])(const void* row, float coef, int64_t dim, float* sum);
+  // One step of the row `index` with its summed gradient, which is overwritten. slot: of this row.
+  void (*step[3])(const UpdateRule& rule, const StepScalars& scalars, int64_t index, int64_t dim, float* sum, void* row,
+                  float* const (&slot)[2]);
 };
 
 const RowKernels& Rows();

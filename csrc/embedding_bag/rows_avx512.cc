@@ -36,6 +36,15 @@ inline Vec Set(float value) { return _mm512_set1_ps(value); }
 inline Vec Add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
 inline Vec Mul(Vec a, Vec b) { return _mm512_mul_ps(a, b); }
 inline Vec Fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
+inline Vec Sub(Vec a, Vec b) { return _mm512_sub_ps(a, b); }
+inline Vec Div(Vec a, Vec b) { return _mm512_div_ps(a, b); }
+inline Vec Min(Vec a, Vec b) { return _mm512_min_ps(a, b); }
+inline Vec Max(Vec a, Vec b) { return _mm512_max_ps(a, b); }
+inline Vec Sqrt(Vec a) { return _mm512_sqrt_ps(a); }
+inline Vec Rsqrt(Vec a) {
+  const Vec guess = _mm512_rsqrt14_ps(a);  // one Newton step makes 14 bits 24
+  return Mul(guess, _mm512_fnmadd_ps(Mul(Mul(a, Set(0.5f)), guess), guess, Set(1.5f)));
+}
 inline float Sum(Vec a) { return _mm512_reduce_add_ps(a); }
 
 #include "embedding_bag/rows.inc"

@@ -30,6 +30,27 @@ inline Vec Fma(Vec a, const Vec& b, const Vec& c) {
   for (int i = 0; i < kWidth; ++i) a.lane[i] = a.lane[i] * b.lane[i] + c.lane[i];
   return a;
 }
+inline Vec Sub(Vec a, const Vec& b) {
+  for (int i = 0; i < kWidth; ++i) a.lane[i] -= b.lane[i];
+  return a;
+}
+inline Vec Div(Vec a, const Vec& b) {
+  for (int i = 0; i < kWidth; ++i) a.lane[i] /= b.lane[i];
+  return a;
+}
+inline Vec Min(Vec a, const Vec& b) {
+  for (int i = 0; i < kWidth; ++i) a.lane[i] = a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i];
+  return a;
+}
+inline Vec Max(Vec a, const Vec& b) {
+  for (int i = 0; i < kWidth; ++i) a.lane[i] = a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i];
+  return a;
+}
+inline Vec Sqrt(Vec a) {
+  for (int i = 0; i < kWidth; ++i) a.lane[i] = sqrtf(a.lane[i]);
+  return a;
+}
+inline Vec Rsqrt(Vec a) { return Div(Set(1.0f), Sqrt(a)); }
 inline float Sum(const Vec& a) { return (a.lane[0] + a.lane[1]) + (a.lane[2] + a.lane[3]); }
 
 #include "embedding_bag/rows.inc"

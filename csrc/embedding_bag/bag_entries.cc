@@ -1,0 +1,207 @@
+#include "embedding_bag/bag_entries.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "embedding_bag/bag_reader.h"
+#include "embedding_bag/rows.h"
+
+namespace merlin {
+namespace {
+
+constexpr int kPartitionBits = 8;
+constexpr int kDigitBits = 8;
+
+int BitsFor(int64_t count) {
+  int bits = 0;
+  while (bits < 63 && (int64_t{1} << bits) < count) ++bits;
+  return bits;
+}
+
+// Stable sort of entries[begin, end) by the low `bits` of row, through `scratch` of the same size.
+template <typename Entry>
+void SortByRow(Entry* entries, Entry* scratch, int64_t count, int bits) {
+  if (count < 2) return;
+  if (count <= 64) {
+    std::stable_sort(entries, entries + count, [](const Entry& a, const Entry& b) { return a.row < b.row; });
+    return;
+  }
+  Entry *from = entries, *to = scratch;
+  for (int shift = 0; shift < bits; shift += kDigitBits) {
+    int64_t place[1 << kDigitBits] = {};
+    const auto digit = [shift](const Entry& entry) { return (entry.row >> shift) & ((1 << kDigitBits) - 1); };
+    for (int64_t i = 0; i < count; ++i) ++place[digit(from[i])];
+    int64_t total = 0;
+    for (int64_t& p : place) total += std::exchange(p, total);
+    for (int64_t i = 0; i < count; ++i) to[place[digit(from[i])]++] = from[i];
+    std::swap(from, to);
+  }
+  if (from != entries) std::copy(from, from + count, entries);
+}
+
+}  // namespace
+
+BagEntries::BagEntries(const BagBatch& batch, Threads& threads) : batch_(batch) {
+  CheckBatch(batch);
+  CheckRowSplits(batch);
+  row_base_ = {0};
+  for (const BagTable& table : batch.tables) row_base_.push_back(row_base_.back() + table.num_rows);
+  bag_base_ = {0};
+  std::vector<int64_t> id_base{0};
+  for (const BagFeature& feature : batch.features) {
+    bag_base_.push_back(bag_base_.back() + feature.num_bags);
+    id_base.push_back(id_base.back() + feature.num_ids);
+  }
+  Check(bag_base_.back() < (int64_t{1} << 32),
+        "All features together must have fewer than 2^32 bags. Received: ", bag_base_.back());
+
+  only_feature_.assign(batch.tables.size(), -1);
+  std::vector<int> readers(batch.tables.size());
+  for (size_t f = 0; f < batch.features.size(); ++f) {
+    const int t = batch.features[f].table;
+    only_feature_[t] = readers[t]++ == 0 ? static_cast<int>(f) : -1;
+  }
+
+  // Entries at the places of their ids; padding leaves row -1.
+  std::vector<Entry>& unsorted = scratch_;
+  unsorted.assign(id_base.back(), Entry{-1, 0, 0.0f});
+  winners_.resize(batch.features.size());
+  for (size_t f = 0; f < batch.features.size(); ++f) {
+    const BagFeature& feature = batch.features[f];
+    if (feature.combiner == Combiner::kMax) {
+      winners_[f].resize(feature.num_bags * batch.tables[feature.table].dim);
+    }
+  }
+  ForEachBag(batch, threads, [&](int f, int64_t begin, int64_t end, FirstError& error) {
+    const BagFeature& feature = batch.features[f];
+    const BagTable& table = batch.tables[feature.table];
+    BagReader reader(batch, f);
+    BagReader::Block block;
+    std::vector<float> largest(table.dim);
+    for (int64_t next = begin; next < end;) {
+      next = reader.Read(next, end, &block, error);
+      if (error) return;
+      for (const BagReader::Bag& bag : block.bags) {
+        if (feature.combiner == Combiner::kMax) {
+          MaxOfRows(batch, table, block.rows.data() + bag.begin, bag.count, largest.data(),
+                    winners_[f].data() + bag.bag * table.dim);
+        }
+        for (int64_t i = 0; i < bag.count; ++i) {
+          Entry& entry = unsorted[id_base[f] + block.positions[bag.begin + i]];
+          entry.row = row_base_[feature.table] + block.rows[bag.begin + i];
+          entry.bag = static_cast<uint32_t>(bag_base_[f] + bag.bag);
+          entry.coef = bag.scale * block.weights[bag.begin + i];
+          if (feature.combiner == Combiner::kMax) {
+            const int32_t place = static_cast<int32_t>(i);
+            std::memcpy(&entry.coef, &place, 4);
+          }
+        }
+      }
+    }
+  });
+
+  // Deal into partitions: worker w handles one contiguous share of the input, so the order stays that of the input.
+  const int row_bits = BitsFor(row_base_.back());
+  const int low_bits = low_bits_ = std::max(0, row_bits - kPartitionBits);
+  const int64_t partitions = (row_base_.back() >> low_bits) + 1;
+  const int64_t shares = std::max(1, threads.count());
+  const int64_t total = static_cast<int64_t>(unsorted.size());
+  std::vector<int64_t> place(shares * partitions);
+  const auto share_begin = [&](int64_t share) { return total * share / shares; };
+  threads.For(shares, total / shares + 1, [&](int64_t begin, int64_t end) {
+    for (int64_t share = begin; share < end; ++share) {
+      for (int64_t i = share_begin(share); i < share_begin(share + 1); ++i) {
+        if (unsorted[i].row >= 0) ++place[share * partitions + (unsorted[i].row >> low_bits)];
+      }
+    }
+  });
+  partition_begin_ = {0};
+  int64_t filled = 0;
+  for (int64_t p = 0; p < partitions; ++p) {
+    for (int64_t share = 0; share < shares; ++share) filled += std::exchange(place[share * partitions + p], filled);
+    partition_begin_.push_back(filled);
+  }
+  entries_.resize(filled);
+  threads.For(shares, 4 * (total / shares + 1), [&](int64_t begin, int64_t end) {
+    for (int64_t share = begin; share < end; ++share) {
+      for (int64_t i = share_begin(share); i < share_begin(share + 1); ++i) {
+        if (unsorted[i].row < 0) continue;
+        entries_[place[share * partitions + (unsorted[i].row >> low_bits)]++] = unsorted[i];
+      }
+    }
+  });
+}
+
+void BagEntries::Sort(int64_t partition, std::vector<int64_t>* runs) {
+  const int64_t first = partition_begin_[partition], last = partition_begin_[partition + 1];
+  SortByRow(entries_.data() + first, scratch_.data() + first, last - first, low_bits_);
+  for (int64_t i = first; i < last; ++i) {
+    if (i == first || entries_[i].row != entries_[i - 1].row) runs->push_back(i);
+  }
+}
+
+int BagEntries::TableOf(int64_t row) const {
+  return static_cast<int>(std::upper_bound(row_base_.begin(), row_base_.end(), row) - row_base_.begin()) - 1;
+}
+
+int BagEntries::FeatureOf(uint32_t bag, int table) const {
+  if (only_feature_[table] >= 0) return only_feature_[table];
+  return static_cast<int>(std::upper_bound(bag_base_.begin(), bag_base_.end(), int64_t{bag}) - bag_base_.begin()) - 1;
+}
+
+void BagEntries::SumRun(int64_t begin, int64_t end, int table, Scratch* scratch, float* sum) const {
+  const int grad_type = static_cast<int>(batch_.output_dtype), grad_bytes = SizeOf(batch_.output_dtype);
+  const RowKernels& kernels = Rows();
+  const int64_t dim = batch_.tables[table].dim;
+  bool empty = true;  // `sum` has not been written
+  // Entries of one feature stand together: the input's order is by feature.
+  for (int64_t first = begin; first < end;) {
+    const int f = FeatureOf(entries_[first].bag, table);
+    const BagFeature& feature = batch_.features[f];
+    const int64_t own_bag = entries_[first].bag - bag_base_[f];
+    if (feature.combiner != Combiner::kMax) {
+      if (empty) {
+        const char* row = static_cast<const char*>(feature.grad) + own_bag * feature.output_stride * grad_bytes;
+        kernels.scale[grad_type](row, entries_[first].coef, dim, sum);
+        empty = false;
+        if (++first == end) return;
+        if (entries_[first].bag >= bag_base_[f + 1]) continue;
+      }
+      scratch->bags.clear();
+      scratch->coefs.clear();
+      int64_t i = first;
+      for (; i < end && entries_[i].bag < bag_base_[f + 1]; ++i) {
+        scratch->bags.push_back(entries_[i].bag - bag_base_[f]);
+        scratch->coefs.push_back(entries_[i].coef);
+      }
+      kernels.accumulate[grad_type](feature.grad, feature.output_stride, dim, scratch->bags.data(),
+                                    scratch->coefs.data(), i - first, i - first, sum);
+      first = i;
+      continue;
+    }
+    if (empty) std::fill(sum, sum + dim, 0.0f);
+    empty = false;
+    scratch->grad.resize(dim);
+    int32_t own;
+    std::memcpy(&own, &entries_[first].coef, 4);
+    kernels.load[grad_type](static_cast<const char*>(feature.grad) + own_bag * feature.output_stride * grad_bytes, dim,
+                            scratch->grad.data());
+    const int32_t* winner = winners_[f].data() + own_bag * dim;
+    for (int64_t d = 0; d < dim; ++d) sum[d] += winner[d] == own ? scratch->grad[d] : 0.0f;
+    ++first;
+  }
+}
+
+void BagEntries::PrefetchRun(int64_t begin, int64_t end, int table) const {
+  const int64_t bytes = batch_.tables[table].dim * SizeOf(batch_.output_dtype);
+  for (int64_t i = begin; i < end && i < begin + 2; ++i) {
+    const int f = FeatureOf(entries_[i].bag, table);
+    const BagFeature& feature = batch_.features[f];
+    const char* row = static_cast<const char*>(feature.grad) +
+                      (entries_[i].bag - bag_base_[f]) * feature.output_stride * SizeOf(batch_.output_dtype);
+    for (int64_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(row + byte);
+  }
+}
+
+}  // namespace merlin

@@ -1,0 +1,186 @@
+// The part that the TensorFlow ops over bags share: attributes, inputs, variables.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "common/tf_utils.h"
+#include "embedding_bag/embedding_bag.h"
+#include "tensorflow/core/framework/common_shape_fns.h"
+#include "tensorflow/core/framework/op.h"
+#include "tensorflow/core/framework/resource_mgr.h"
+#include "tensorflow/core/framework/resource_var.h"
+#include "tensorflow/core/framework/shape_inference.h"
+#ifdef MERLIN_WITH_CUDA
+#include "embedding_bag/embedding_bag_cuda.h"
+#endif
+
+namespace merlin {
+
+using absl::Status;
+using tensorflow::OpKernel;
+using tensorflow::OpKernelConstruction;
+using tensorflow::OpKernelContext;
+using tensorflow::Tensor;
+using tensorflow::TensorShape;
+using tensorflow::shape_inference::InferenceContext;
+
+inline Combiner CombinerFrom(const std::string& name) {
+  if (name == "sum") return Combiner::kSum;
+  if (name == "mean") return Combiner::kMean;
+  if (name == "sqrtn") return Combiner::kSqrtn;
+  return Combiner::kMax;
+}
+
+// Reads the attributes once, and the inputs of each call into a BagBatch. Of variables it takes the lock for reading, or,
+// where a kernel changes tables, for writing.
+class BagKernel : public OpKernel {
+ public:
+  explicit BagKernel(OpKernelConstruction* ctx, bool changes_tables = false)
+      : OpKernel(ctx), changes_tables_(changes_tables) {
+    std::vector<std::string> combiners;
+    tensorflow::DataType ids_type, table_type;
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("T", &table_type));
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("Tids", &ids_type));
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("table_of_feature", &table_of_feature_));
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("splits_of_feature", &splits_of_feature_));
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("weights_of_feature", &weights_of_feature_));
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("combiners", &combiners));
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("padding_ids", &padding_ids_));
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("names", &names_));
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("num_tables", &num_tables_));
+    const size_t n = table_of_feature_.size();
+    OP_REQUIRES(ctx,
+                splits_of_feature_.size() == n && weights_of_feature_.size() == n && combiners.size() == n &&
+                    padding_ids_.size() == n && names_.size() == n,
+                Invalid("Each attribute of features must have ", n, " entries"));
+    for (const std::string& name : combiners) combiners_.push_back(CombinerFrom(name));
+    table_dtype_ = FromTensorFlow(table_type);
+    ids_are_int64_ = ids_type == tensorflow::DT_INT64;
+    table_type_ = table_type;
+  }
+
+ protected:
+  // Keeps the variables of one call alive and, on a CPU, locked for reading.
+  struct Call {
+    BagBatch batch;
+    std::vector<tensorflow::core::RefCountPtr<tensorflow::Var>> variables;
+    std::vector<std::unique_ptr<tensorflow::tf_shared_lock>> read_locks;
+    std::vector<std::unique_ptr<tensorflow::mutex_lock>> write_locks;
+
+    // Looks the variable of an input up and locks it, once if it comes again.
+    Status Open(OpKernelContext* ctx, int input, bool for_writing) {
+      tensorflow::core::RefCountPtr<tensorflow::Var> variable;
+      TF_RETURN_IF_ERROR(tensorflow::LookupResource(ctx, tensorflow::HandleFromInput(ctx, input), &variable));
+      bool again = false;
+      for (const auto& earlier : variables) again |= earlier.get() == variable.get();
+      if (again && for_writing) {
+        return Invalid("A variable may be passed once to an op that changes it. Received: input ", input, " again");
+      }
+      if (!again && for_writing) {
+        write_locks.push_back(std::make_unique<tensorflow::mutex_lock>(*variable->mu()));
+      } else if (!again) {
+        read_locks.push_back(std::make_unique<tensorflow::tf_shared_lock>(*variable->mu()));
+      }
+      variables.push_back(std::move(variable));
+      return absl::OkStatus();
+    }
+  };
+
+  // Fills tables and features, but no outputs or gradients.
+  void Read(OpKernelContext* ctx, Call* call) {
+    BagBatch& batch = call->batch;
+    batch.table_dtype = table_dtype_;
+    batch.ids_are_int64 = ids_are_int64_;
+    batch.names = names_;
+    tensorflow::OpInputList ids, splits, weights;
+    OP_REQUIRES_OK(ctx, ctx->input_list("ids", &ids));
+    OP_REQUIRES_OK(ctx, ctx->input_list("row_splits", &splits));
+    OP_REQUIRES_OK(ctx, ctx->input_list("weights", &weights));
+    OP_REQUIRES_OK(ctx, ReadTables(ctx, call));
+    for (size_t f = 0; f < names_.size(); ++f) {
+      const Tensor& values = ids[f];
+      BagFeature feature{};
+      feature.ids = values.data();
+      feature.num_ids = values.NumElements();
+      feature.table = table_of_feature_[f];
+      feature.combiner = combiners_[f];
+      feature.padding_id = padding_ids_[f];
+      OP_REQUIRES(ctx, feature.table >= 0 && feature.table < num_tables_,
+                  Invalid("table_of_feature must be in [0, ", num_tables_, "). Received: ", feature.table));
+      if (splits_of_feature_[f] < 0) {
+        OP_REQUIRES(ctx, values.dims() == 2,
+                    Invalid("Ids of feature '", names_[f],
+                            "' must have rank 2 (bags, ids a "
+                            "bag) without row_splits. Received shape: ",
+                            values.shape().DebugString()));
+        feature.num_bags = values.dim_size(0);
+      } else {
+        const Tensor& row_splits = splits[splits_of_feature_[f]];
+        OP_REQUIRES(ctx, values.dims() == 1 && row_splits.dims() == 1 && row_splits.NumElements() >= 1,
+                    Invalid("Feature '", names_[f],
+                            "' must have ids of rank 1 and row_splits of rank 1 with at least one "
+                            "element. Received shapes: ",
+                            values.shape().DebugString(), " and ", row_splits.shape().DebugString()));
+        feature.row_splits = row_splits.flat<int64_t>().data();
+        feature.num_bags = row_splits.NumElements() - 1;
+      }
+      if (weights_of_feature_[f] >= 0) {
+        const Tensor& w = weights[weights_of_feature_[f]];
+        OP_REQUIRES(ctx, w.shape() == values.shape(),
+                    Invalid("Weights of feature '", names_[f],
+                            "' must have the shape of its "
+                            "ids, ",
+                            values.shape().DebugString(), ". Received: ", w.shape().DebugString()));
+        feature.weights = w.flat<float>().data();
+      }
+      batch.features.push_back(feature);
+    }
+  }
+
+  bool OnDevice(OpKernelContext* ctx) const { return ctx->device()->tensorflow_accelerator_device_info() != nullptr; }
+
+#ifdef MERLIN_WITH_CUDA
+  // An error that kernels of an earlier call noted is raised by this one.
+  static void RaiseDeviceError() {
+    const std::string message = TakeDeviceError();
+    if (!message.empty()) throw InvalidArgument(message);
+  }
+#endif
+
+  std::vector<int> table_of_feature_, splits_of_feature_, weights_of_feature_;
+  std::vector<int64_t> padding_ids_;
+  std::vector<Combiner> combiners_;
+  std::vector<std::string> names_;
+  DType table_dtype_;
+  tensorflow::DataType table_type_;
+  bool ids_are_int64_;
+  int num_tables_;
+  const bool changes_tables_;
+
+ private:
+  Status ReadTables(OpKernelContext* ctx, Call* call) {
+    for (int t = 0; t < num_tables_; ++t) {
+      const Tensor* table;
+      if (ctx->input_dtype(t) == tensorflow::DT_RESOURCE) {
+        TF_RETURN_IF_ERROR(call->Open(ctx, t, changes_tables_));
+        table = call->variables.back()->tensor();
+        if (table->dtype() != table_type_) {
+          return Invalid("Table ", t, " must have dtype ", tensorflow::DataTypeString(table_type_),
+                         ". Received: ", tensorflow::DataTypeString(table->dtype()));
+        }
+      } else {
+        table = &ctx->input(t);
+      }
+      if (table->dims() != 2) {
+        return Invalid("Table ", t, " must have rank 2 (rows, dim). Received shape: ", table->shape().DebugString());
+      }
+      call->batch.tables.push_back({table->data(), table->dim_size(0), table->dim_size(1)});
+    }
+    return absl::OkStatus();
+  }
+};
+
+}  // namespace merlin
