@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cstring>
 #include <map>
 #include <mutex>
 
@@ -11,7 +12,47 @@ namespace {
 std::mutex note_mutex;
 std::map<int, volatile unsigned long long*> note_of_device;
 
+template <int kBytes>
+struct ParameterBytes {
+  uint4 word[kBytes / 16];
+};
+
+template <int kBytes>
+__global__ void upload_kernel(const __grid_constant__ ParameterBytes<kBytes> from, uint4* to, int words) {
+  for (int i = threadIdx.x; i < words; i += blockDim.x) to[i] = from.word[i];
+}
+
+template <int kBytes>
+void UploadPart(char* to, const char* from, size_t bytes, cudaStream_t stream) {
+  ParameterBytes<kBytes> parameter;
+  std::memcpy(&parameter, from, bytes);
+  upload_kernel<kBytes><<<1, 256, 0, stream>>>(parameter, reinterpret_cast<uint4*>(to), static_cast<int>((bytes + 15) / 16));
+  CheckLaunch("upload_kernel");
+}
+
 }  // namespace
+
+void UploadThroughParameters(void* to, const void* from, size_t bytes, cudaStream_t stream) {
+  constexpr size_t kLarge = 30 * 1024, kSmall = 4000;
+  char* at = static_cast<char*>(to);
+  const char* source = static_cast<const char*>(from);
+  for (; bytes > 0;) {
+    const size_t part = std::min(bytes, kLarge);
+    if (part > kSmall) {
+      UploadPart<kLarge>(at, source, part, stream);
+    } else {
+      UploadPart<kSmall>(at, source, part, stream);
+    }
+    at += part;
+    source += part;
+    bytes -= part;
+  }
+}
+
+void CopyOnDevice(void* to, const void* from, size_t bytes, CudaStream stream) {
+  CheckCuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, static_cast<cudaStream_t>(stream)),
+            "cudaMemcpyAsync");
+}
 
 volatile unsigned long long* DeviceNote() {
   int device;

@@ -96,6 +96,10 @@ DeviceFeature MakeDeviceFeature(const BagBatch& batch, int f);
 // `dim` elements `stride` apart stays aligned at `pointer`. `pack` is the largest that the caller can use.
 int FitPack(int pack, const void* pointer, int64_t stride, int64_t dim, int element_bytes);
 
+// Copies a few KB from the host to the device as kernel parameters: the host waits for nothing and may free `from` at
+// once, and a stream that is captured into a CUDA graph keeps the bytes. Both addresses are 16-byte aligned.
+void UploadThroughParameters(void* to, const void* from, size_t bytes, cudaStream_t stream);
+
 // Smallest power of two that is at least `count`, at most 32.
 int LanesFor(int64_t count);
 

@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -19,26 +20,31 @@ using CudaStream = void*;  // a cudaStream_t, so that includers need no CUDA hea
 void EmbeddingBagForwardCuda(const BagBatch& batch, CudaStream stream);
 void EmbeddingBagWeightsGradientCuda(const BagBatch& batch, CudaStream stream);
 
+class SortedPairs;
+struct PairView;
+
 // Gradient of the tables as unique rows. The caller owns `workspace`, workspace_bytes() of device memory, 256-byte
 // aligned.
 class EmbeddingBagGradientCuda {
  public:
   explicit EmbeddingBagGradientCuda(const BagBatch& batch);
-  size_t workspace_bytes() const { return workspace_bytes_; }
+  ~EmbeddingBagGradientCuda();
+  size_t workspace_bytes() const;
   // Sorts the batch's ids. Does not wait for the device.
   void Sort(void* workspace, CudaStream stream);
   // Unique rows of each table. Waits for the stream: the caller wants to allocate.
   std::vector<int64_t> CountRows(CudaStream stream) const;
-  // As EmbeddingBagGradient::Write, with device pointers; null where a table's gradient is not wanted.
+  // As EmbeddingBagGradient::Write, with device pointers.
   void Write(const std::vector<void*>& ids, const std::vector<void*>& rows, CudaStream stream) const;
 
  private:
-  struct Layout;
   const BagBatch& batch_;
-  size_t workspace_bytes_ = 0;
-  char* workspace_ = nullptr;
-  int sorted_buffer_ = 0;
+  std::unique_ptr<SortedPairs> pairs_;
+  std::unique_ptr<PairView> view_;
+  void* workspace_ = nullptr;
 };
+
+void CopyOnDevice(void* to, const void* from, size_t bytes, CudaStream stream);
 
 // The message of an error that kernels noted since the last call, or empty. `names` are the features' names if known.
 std::string TakeDeviceError();

@@ -9,8 +9,10 @@
 #include "common/arrays.h"
 #include "common/check.h"
 #include "embedding_bag/embedding_bag.h"
+#include "embedding_bag/embedding_bag_update.h"
 #ifdef MERLIN_WITH_CUDA
 #include "embedding_bag/embedding_bag_cuda.h"
+#include "embedding_bag/embedding_bag_update_cuda.h"
 #endif
 
 namespace merlin {
@@ -236,6 +238,107 @@ std::vector<int64_t> Grad(const py::list& tables, const py::list& ids, const py:
 #endif
 }
 
+UpdateRule RuleFrom(const py::dict& options) {
+  UpdateRule rule;
+  for (const auto& [key_object, value] : options) {
+    const std::string key = py::cast<std::string>(key_object);
+    if (key == "name") {
+      rule.kind = RuleKindFrom(py::cast<std::string>(value));
+    } else if (key == "nesterov") {
+      rule.nesterov = py::cast<bool>(value);
+    } else if (key == "stochastic_rounding") {
+      rule.stochastic_rounding = py::cast<bool>(value);
+    } else if (key == "seed") {
+      rule.seed = static_cast<uint64_t>(py::cast<int64_t>(value));
+    } else {
+      float* const number = key == "beta_1"         ? &rule.beta1
+                            : key == "beta_2"       ? &rule.beta2
+                            : key == "epsilon"      ? &rule.epsilon
+                            : key == "momentum"     ? &rule.momentum
+                            : key == "weight_decay" ? &rule.weight_decay
+                            : key == "l1"           ? &rule.l1
+                            : key == "l2"           ? &rule.l2
+                            : key == "clip_norm"    ? &rule.clip_norm
+                                                    : nullptr;
+      Check(number != nullptr, "rule must hold name, beta_1, beta_2, epsilon, momentum, weight_decay, l1, l2, ",
+            "clip_norm, nesterov, stochastic_rounding and seed, or some of these. Received: '", key, "'");
+      *number = py::cast<float>(value);
+    }
+  }
+  return rule;
+}
+
+// A batch with its gradients, and the tables' state: what a step needs. Kept between steps where arrays stay the same.
+class Update {
+ public:
+  Update(const py::list& tables, const py::list& slots, const py::list& ids, const py::list& row_splits,
+         const py::list& weights, const std::vector<int>& table_of_feature, const std::vector<std::string>& combiners,
+         const std::vector<std::optional<int64_t>>& padding_ids, const py::list& grads, const py::dict& rule)
+      : call_(Read(tables, ids, row_splits, weights, table_of_feature, combiners, padding_ids)), rule_(RuleFrom(rule)) {
+    Attach(call_.get(), grads, "grads", false);
+    const SlotCount count = SlotsOf(rule_.kind);
+    Check(py::len(slots) == py::len(tables), "slots must hold one list a table. Received: ", py::len(slots), " for ",
+          py::len(tables), " tables");
+    for (size_t t = 0; t < py::len(tables); ++t) {
+      const BagTable& table = call_->batch.tables[t];
+      const py::list own = py::cast<py::list>(slots[t]);
+      Check(static_cast<int>(py::len(own)) == count.total(), "slots[", t, "] must hold ", count.total(),
+            " arrays for this rule. Received: ", py::len(own));
+      UpdateTable update{const_cast<void*>(table.rows), {nullptr, nullptr}};
+      for (int i = 0; i < count.total(); ++i) {
+        const Array& slot = call_->Keep(own[i], Concat("slots[", t, "][", i, "]"));
+        slot.RequireDType("float32");
+        const int64_t size = i >= count.full ? table.num_rows : table.num_rows * table.dim;
+        Check(slot.size() == size, slot.name(), " must have ", size, " elements. Received: ", slot.size());
+        update.slot[i] = static_cast<float*>(slot.data());
+      }
+      tables_.push_back(update);
+    }
+#ifdef MERLIN_WITH_CUDA
+    if (call_->on_cuda) cuda_ = std::make_unique<EmbeddingBagUpdateCuda>(call_->batch, tables_, rule_);
+#endif
+  }
+
+  size_t WorkspaceBytes() const {
+#ifdef MERLIN_WITH_CUDA
+    if (cuda_) return cuda_->workspace_bytes();
+#endif
+    return 0;
+  }
+
+  void Run(float learning_rate, int64_t step, float grad_scale, [[maybe_unused]] const py::object& workspace,
+           [[maybe_unused]] uintptr_t stream, int num_threads) {
+    StepInputs inputs;
+    inputs.learning_rate = learning_rate;
+    inputs.step = step;
+    inputs.grad_scale = grad_scale;
+    if (!call_->on_cuda) {
+      py::gil_scoped_release release;
+      StdThreads threads(num_threads);
+      EmbeddingBagUpdate(call_->batch, tables_, rule_, inputs, threads);
+      return;
+    }
+#ifdef MERLIN_WITH_CUDA
+    const Array space(workspace, "workspace");
+    space.RequireDType("uint8");
+    Check(space.size() >= static_cast<int64_t>(cuda_->workspace_bytes()), "workspace must have ",
+          cuda_->workspace_bytes(), " bytes. Received: ", space.size());
+    py::gil_scoped_release release;
+    cuda_->Run(inputs, space.data(), StreamFrom(stream));
+#else
+    NoCuda();
+#endif
+  }
+
+ private:
+  std::unique_ptr<PythonCall> call_;
+  UpdateRule rule_;
+  std::vector<UpdateTable> tables_;
+#ifdef MERLIN_WITH_CUDA
+  std::unique_ptr<EmbeddingBagUpdateCuda> cuda_;
+#endif
+};
+
 }  // namespace
 
 void BindEmbeddingBag(py::module_& module) {
@@ -251,6 +354,19 @@ void BindEmbeddingBag(py::module_& module) {
              py::arg("unique_ids"), py::arg("rows"), py::arg("weights_grads") = py::list(),
              py::arg("workspace") = py::none(), py::arg("stream") = 0, py::arg("num_threads") = 0,
              "Writes each table's unique ids (ascending) and summed gradient rows; returns how many there are.");
+  py::class_<Update>(module, "EmbeddingBagUpdate",
+                     "The backward pass and the optimizer's step of all tables, in place. Keeps the arrays that it is "
+                     "made of; slots: for each table its float32 state, as the rule has it.")
+      .def(py::init<const py::list&, const py::list&, const py::list&, const py::list&, const py::list&,
+                    const std::vector<int>&, const std::vector<std::string>&, const std::vector<std::optional<int64_t>>&,
+                    const py::list&, const py::dict&>(),
+           py::arg("tables"), py::arg("slots"), py::arg("ids"), py::arg("row_splits"), py::arg("weights"),
+           py::arg("table_of_feature"), py::arg("combiners"), py::arg("padding_ids"), py::arg("grads"), py::arg("rule"))
+      .def_property_readonly("workspace_bytes", &Update::WorkspaceBytes,
+                             "Bytes of device memory that a step needs as `workspace`; 0 on a CPU.")
+      .def("step", &Update::Run, py::arg("learning_rate"), py::arg("step"), py::arg("grad_scale") = 1.0f,
+           py::arg("workspace") = py::none(), py::arg("stream") = 0, py::arg("num_threads") = 0,
+           "Steps every row that the batch touches. step: how many steps came before this one.");
   module.def("cpu_instruction_set", &CpuInstructionSet, "The instruction set that CPU kernels use on this machine.");
 #ifdef MERLIN_WITH_CUDA
   module.def("take_device_error", &TakeDeviceError,

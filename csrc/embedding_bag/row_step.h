@@ -80,6 +80,8 @@ struct StepScalars {
   float step_size;  // Adam: learning rate with the bias corrections
   float grad_scale;
   float inverse_learning_rate;  // FTRL
+  float gradient_of_row;        // 2 l2, but 0 for FTRL
+  float decay;                  // what weight decay adds of the row
   uint32_t noise;               // seed of the rounding in this step
 };
 
@@ -90,6 +92,8 @@ MERLIN_HOST_DEVICE inline StepScalars ScalarsOf(const UpdateRule& rule, float le
   scalars.step_size = learning_rate;
   scalars.grad_scale = grad_scale;
   scalars.inverse_learning_rate = learning_rate == 0.0f ? 0.0f : 1.0f / learning_rate;
+  scalars.gradient_of_row = rule.kind == RuleKind::kFtrl ? 0.0f : 2.0f * rule.l2;
+  scalars.decay = -learning_rate * rule.weight_decay;
   if (rule.kind == RuleKind::kAdam) {
     const double t = static_cast<double>(step) + 1.0;
     scalars.step_size = static_cast<float>(learning_rate * sqrt(1.0 - pow(static_cast<double>(rule.beta2), t)) /
