@@ -26,7 +26,8 @@ template <int kBytes>
 void UploadPart(char* to, const char* from, size_t bytes, cudaStream_t stream) {
   ParameterBytes<kBytes> parameter;
   std::memcpy(&parameter, from, bytes);
-  upload_kernel<kBytes><<<1, 256, 0, stream>>>(parameter, reinterpret_cast<uint4*>(to), static_cast<int>((bytes + 15) / 16));
+  upload_kernel<kBytes>
+      <<<1, 256, 0, stream>>>(parameter, reinterpret_cast<uint4*>(to), static_cast<int>((bytes + 15) / 16));
   CheckLaunch("upload_kernel");
 }
 

@@ -45,10 +45,10 @@ class BagEntries {
   int FeatureOf(uint32_t bag, int table) const;
 
   const BagBatch& batch_;
-  std::vector<int64_t> row_base_;              // first row of each table in Entry::row
-  std::vector<int64_t> bag_base_;              // first bag of each feature in Entry::bag
-  std::vector<int> only_feature_;              // of each table: the feature that reads it, or -1 for several
-  std::vector<Entry> entries_, scratch_;       // the same size
+  std::vector<int64_t> row_base_;         // first row of each table in Entry::row
+  std::vector<int64_t> bag_base_;         // first bag of each feature in Entry::bag
+  std::vector<int> only_feature_;         // of each table: the feature that reads it, or -1 for several
+  std::vector<Entry> entries_, scratch_;  // the same size
   std::vector<int64_t> partition_begin_;
   std::vector<std::vector<int32_t>> winners_;  // for kMax features: [num_bags, dim] place of the largest value
   int low_bits_;                               // of a row, that differ within a partition

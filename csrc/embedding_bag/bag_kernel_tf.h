@@ -34,8 +34,8 @@ inline Combiner CombinerFrom(const std::string& name) {
   return Combiner::kMax;
 }
 
-// Reads the attributes once, and the inputs of each call into a BagBatch. Of variables it takes the lock for reading, or,
-// where a kernel changes tables, for writing.
+// Reads the attributes once, and the inputs of each call into a BagBatch. Of variables it takes the lock for reading,
+// or, where a kernel changes tables, for writing.
 class BagKernel : public OpKernel {
  public:
   explicit BagKernel(OpKernelConstruction* ctx, bool changes_tables = false)

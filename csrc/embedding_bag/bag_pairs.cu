@@ -1,14 +1,14 @@
 // Lists the pairs of a batch in one launch and sorts them with CUB, by the bits that the keys need. The sort is stable:
 // a row keeps the order of the input.
-#include "embedding_bag/bag_pairs.cuh"
-
 #include <thrust/iterator/counting_iterator.h>
 #include <thrust/iterator/transform_iterator.h>
 
 #include <algorithm>
+#include <cstring>
 #include <cub/device/device_radix_sort.cuh>
 #include <cub/device/device_scan.cuh>
-#include <cstring>
+
+#include "embedding_bag/bag_pairs.cuh"
 
 namespace merlin {
 namespace {
@@ -106,8 +106,7 @@ __global__ void __launch_bounds__(kThreads)
 
 // Blocks of list_pairs_kernel for one feature.
 int64_t ListBlocks(const DeviceFeature& feature, bool needs_bags) {
-  const int64_t threads =
-      feature.row_splits || needs_bags ? int64_t{feature.num_bags} * kListLanes : feature.num_ids;
+  const int64_t threads = feature.row_splits || needs_bags ? int64_t{feature.num_bags} * kListLanes : feature.num_ids;
   return (threads + kThreads - 1) / kThreads;
 }
 
@@ -144,8 +143,8 @@ struct BeginsRun {
 template <typename Key>
 void NumberRunsAs(const PairView* view, uint32_t num_pairs, uint32_t* run_numbers, void* temporary, size_t* bytes,
                   cudaStream_t stream) {
-  const auto flags = thrust::make_transform_iterator(thrust::counting_iterator<uint32_t>(0),
-                                                     BeginsRun<Key>{view ? static_cast<const Key*>(view->keys) : nullptr});
+  const auto flags = thrust::make_transform_iterator(
+      thrust::counting_iterator<uint32_t>(0), BeginsRun<Key>{view ? static_cast<const Key*>(view->keys) : nullptr});
   CheckCuda(cub::DeviceScan::InclusiveSum(temporary, *bytes, flags, run_numbers, static_cast<int>(num_pairs), stream),
             "cub::DeviceScan");
 }
@@ -169,7 +168,8 @@ void SortedPairs::PlanBatch() {
     features_.push_back(MakeDeviceFeature(batch_, static_cast<int>(f)));
     if (from.num_bags == 0) features_.back().num_ids = 0;
     list_blocks_ += ListBlocks(features_.back(), scaled_ || per_id_);
-    Check(list_blocks_ <= INT32_MAX, "All features together must need fewer than 2^31 blocks. Received: ", list_blocks_);
+    Check(list_blocks_ <= INT32_MAX,
+          "All features together must need fewer than 2^31 blocks. Received: ", list_blocks_);
     features_.back().block_end = static_cast<uint32_t>(list_blocks_);
     PairTable& table = tables_[from.table];
     table.only_feature = table.only_feature == -2 ? static_cast<int32_t>(f) : -1;
@@ -230,7 +230,7 @@ void SortedPairs::PlanWorkspace(bool with_norms, size_t extra_bytes) {
   at_grads_ = take(grads_.size() * sizeof(GradFeature));
   at_tables_ = take(tables_.size() * sizeof(PairTable));
   at_id_base_ = take(id_base_.size() * 4);
-  at_count_ = take(4);
+  at_count_ = take(8);
   upload_bytes_ = at;
   const size_t key = wide_keys_ ? 8 : 4, ids = num_ids_;
   for (int i = 0; i < 2; ++i) {
@@ -272,7 +272,8 @@ int SortedPairs::SortAs(char* w, cudaStream_t stream) const {
   const auto list = [&](auto id) {
     list_pairs_kernel<decltype(id), Key><<<static_cast<unsigned>(list_blocks_), kThreads, 0, stream>>>(
         feature_ptr, reinterpret_cast<const GradFeature*>(w + at_grads_), static_cast<int>(features_.size()),
-        reinterpret_cast<const uint32_t*>(w + at_id_base_), reinterpret_cast<const PairTable*>(w + at_tables_), to, note);
+        reinterpret_cast<const uint32_t*>(w + at_id_base_), reinterpret_cast<const PairTable*>(w + at_tables_), to,
+        note);
   };
   batch_.ids_are_int64 ? list(int64_t{}) : list(int32_t{});
   CheckLaunch("list_pairs_kernel");
@@ -324,6 +325,8 @@ PairView SortedPairs::Sort(void* workspace, cudaStream_t stream) {
   view.coef_of_id = per_id_ ? reinterpret_cast<const float*>(w + coef_of_id_) : nullptr;
   view.winners = reinterpret_cast<const int32_t*>(w + winners_);
   view.num_long_runs = reinterpret_cast<uint32_t*>(w + at_count_);
+  view.max_long_runs = num_tiles_ + 1;
+  view.tile = tile_;
   view.long_runs = reinterpret_cast<LongRun*>(w + long_runs_);
   view.partials = reinterpret_cast<float*>(w + partials_);
   view.norms = with_norms_ ? reinterpret_cast<float*>(w + norms_) : nullptr;

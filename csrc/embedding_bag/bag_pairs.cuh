@@ -48,7 +48,9 @@ struct PairView {
   const uint32_t* bag_of_id;  // with coef_of_id: values are positions; else both null and values are bags
   const float* coef_of_id;
   const int32_t* winners;
-  uint32_t* num_long_runs;
+  uint32_t* num_long_runs;  // of few tiles, from the list's begin; of many, from its end
+  uint32_t max_long_runs;
+  uint32_t tile;  // pairs that a unit of lanes owns
   LongRun* long_runs;
   float* partials;  // two a tile: of the run that began earlier, and of the run that goes on
   float* norms;     // a pair: sum of squares of the gradient of the run that ends there; null if not asked for
@@ -56,7 +58,8 @@ struct PairView {
   bool wide_keys;
 };
 
-constexpr int kTile = 64;  // pairs that a unit of lanes owns
+constexpr uint32_t kLargestTile = 64, kSmallestTile = 16;  // pairs that a unit of lanes owns
+constexpr uint32_t kTilesToFillDevice = 4096;
 
 // Lists and sorts the pairs of a batch into a workspace of the caller's.
 class SortedPairs {
@@ -96,7 +99,7 @@ class SortedPairs {
   std::vector<GradFeature> grads_;
   std::vector<DeviceFeature> features_;
   std::vector<uint32_t> id_base_;
-  uint32_t num_ids_ = 0, num_bags_ = 0, num_tiles_ = 0;
+  uint32_t num_ids_ = 0, num_bags_ = 0, num_tiles_ = 0, tile_ = 0;
   int64_t list_blocks_ = 0, partial_floats_ = 0;
   unsigned walk_blocks_ = 0;
   int key_bits_ = 0;
@@ -109,11 +112,13 @@ class SortedPairs {
   size_t at_features_ = 0, at_grads_ = 0, at_tables_ = 0, at_id_base_ = 0, at_count_ = 0, upload_bytes_ = 0;
 };
 
-constexpr int kWalkThreads = 256;
+constexpr int kWalkThreads = 128;
 
 template <typename Aligned>
 void SortedPairs::Plan(Aligned&& row_alignment, bool with_norms, size_t extra_bytes) {
   PlanBatch();
+  tile_ = kLargestTile;
+  while (tile_ > kSmallestTile && num_ids_ / tile_ < kTilesToFillDevice) tile_ /= 2;
   uint64_t blocks = 0;
   const int widest = 16 / std::max(SizeOf(batch_.table_dtype), SizeOf(batch_.output_dtype));
   for (size_t t = 0; t < tables_.size(); ++t) {
@@ -121,7 +126,7 @@ void SortedPairs::Plan(Aligned&& row_alignment, bool with_norms, size_t extra_by
     const bool wide = FitGradients(static_cast<int>(t), widest) == widest && row_alignment(static_cast<int>(t), widest);
     table.pack = static_cast<uint16_t>(wide ? widest : 1);
     table.lanes = static_cast<uint16_t>(LanesFor((table.dim + table.pack - 1) / table.pack));
-    const uint64_t tiles = (static_cast<uint64_t>(table.pair_end - table.pair_begin) + kTile - 1) / kTile;
+    const uint64_t tiles = (static_cast<uint64_t>(table.pair_end - table.pair_begin) + tile_ - 1) / tile_;
     const uint64_t units = kWalkThreads / table.lanes;
     blocks += (tiles + units - 1) / units;
     table.block_end = static_cast<uint32_t>(blocks);

@@ -1,19 +1,19 @@
 // Walks over sorted pairs: sums the gradients of each run (the pairs of one key) and hands the sum to a consumer.
 //
-// A unit of `lanes` threads owns a tile of kTile pairs of one table and `pack` columns a thread. A run belongs to the tile
-// in which it begins: its unit follows it past the tile's end. Unless the run covers the next tile as a whole: then every
-// tile that it touches leaves a partial sum, and finish_runs_kernel, a block a run, adds them. So no unit walks over more
-// than 2 kTile pairs, however hot a row is. A unit reads keys and values of `lanes` pairs at once, one a lane; then it
-// loads the gradients of kPairs pairs, with the rows whose runs end there, before it uses any of them. All sums are added
-// in an order that depends on the batch alone: deterministic.
+// A unit of `lanes` threads owns a tile of `tile` pairs of one table and `pack` columns a thread. A run belongs to the
+// tile in which it begins: its unit follows it past the tile's end. Unless the run covers the next tile as a whole:
+// then every tile that it touches leaves a partial sum, and finish_runs_kernel, a block a run, adds them. So no unit
+// walks over more than two tiles of pairs, however hot a row is. A unit reads keys and values of `lanes` pairs at once,
+// one a lane; then it loads the gradients of kPairs pairs, with the rows whose runs end there, before it uses any of
+// them. All sums are added in an order that depends on the batch alone: deterministic.
 //
 // A consumer has
 //   bool Begin(int t)                         called once a thread, for its table; false: there is nothing to do
 //   Prefetched<kPack>                         what it loads of a row before the row's sum is known
 //   uint32_t Target(table, i, key)            what it must know of the run that ends with pair i
 //   void Prefetch(table, target, column, Prefetched*)
-//   void Consume(table, target, column, total, norm, Prefetched*)   norm: sum over the columns of SquareOf, if NeedsNorm
-//   bool NeedsNorm(), float SquareOf(total, Prefetched*)
+//   void Consume(table, target, column, total, norm, Prefetched*)   norm: sum over the columns of SquareOf, if
+//   NeedsNorm bool NeedsNorm(), float SquareOf(total, Prefetched*)
 #pragma once
 
 #include "embedding_bag/bag_pairs.cuh"
@@ -22,6 +22,7 @@ namespace merlin {
 namespace {
 
 constexpr int kFinishThreads = 512;
+constexpr int kTilesOfWarp = 48;  // longer runs are finished by a block
 
 // Lanes that share a row, and this thread's place among them.
 struct RowUnit {
@@ -43,14 +44,15 @@ __device__ __forceinline__ unsigned BitsWhere(const RowUnit& unit, bool conditio
 __device__ __forceinline__ unsigned LowBits(int count) { return count >= 32 ? 0xffffffffu : (1u << count) - 1; }
 template <typename P>
 __device__ __forceinline__ P* ShuffleAddress(const RowUnit& unit, P* pointer, int from) {
-  return reinterpret_cast<P*>(
-      __shfl_sync(unit.mask, reinterpret_cast<unsigned long long>(pointer), from, unit.lanes));
+  return reinterpret_cast<P*>(__shfl_sync(unit.mask, reinterpret_cast<unsigned long long>(pointer), from, unit.lanes));
 }
 __device__ __forceinline__ float SumOverLanes(const RowUnit& unit, float value) {
   for (int step = unit.lanes / 2; step > 0; step /= 2) value += __shfl_xor_sync(unit.mask, value, step, unit.lanes);
   __syncwarp(unit.mask);  // what the lanes read before comes before what they write afterwards
   return value;
 }
+
+__device__ __forceinline__ void PrefetchL2(const void* from) { asm volatile("prefetch.global.L2 [%0];" ::"l"(from)); }
 
 __device__ __forceinline__ uint64_t KeyAt(const PairView& view, uint32_t i) {
   return view.wide_keys ? __ldg(static_cast<const unsigned long long*>(view.keys) + i)
@@ -120,7 +122,8 @@ __device__ __forceinline__ void LoadPair(const RowUnit& unit, const PairGradient
 
 __device__ __forceinline__ float* PartialOf(const PairView& view, const PairTable& table, uint32_t tile, int side) {
   const int width = (table.dim + 3) / 4 * 4;
-  return view.partials + static_cast<int64_t>(table.partial_begin) * 4 + (static_cast<int64_t>(tile) * 2 + side) * width;
+  return view.partials + static_cast<int64_t>(table.partial_begin) * 4 +
+         (static_cast<int64_t>(tile) * 2 + side) * width;
 }
 
 // The pairs of a tile's unit: runs [begin, end) to consume, and the parts of long runs that leave partial sums.
@@ -144,13 +147,14 @@ __device__ __forceinline__ uint32_t BehindRun(const PairView& view, const RowUni
 // False: the tile has padding only.
 __device__ __forceinline__ bool RangesOfTile(const PairView& view, const PairTable& table, const RowUnit& unit,
                                              uint32_t number, TileRanges* ranges) {
-  const uint32_t begin = table.pair_begin + number * kTile, end = min(begin + kTile, table.pair_end);
+  const uint32_t tile = view.tile;
+  const uint32_t begin = table.pair_begin + number * tile, end = min(begin + tile, table.pair_end);
   const uint64_t first_key = KeyAt(view, begin), last_key = KeyAt(view, end - 1);
   if (first_key == table.no_key) return false;
   const uint64_t key_before = begin == table.pair_begin ? table.no_key : KeyAt(view, begin - 1);
   const uint64_t key_behind = end == table.pair_end ? table.no_key : KeyAt(view, end);
-  const uint64_t tile_before = begin - table.pair_begin > kTile ? KeyAt(view, begin - kTile - 1) : table.no_key;
-  const uint64_t tile_behind = KeyAt(view, min(end + kTile, table.pair_end) - 1);
+  const uint64_t tile_before = begin - table.pair_begin > tile ? KeyAt(view, begin - tile - 1) : table.no_key;
+  const uint64_t tile_behind = KeyAt(view, min(end + tile, table.pair_end) - 1);
   const bool starts_earlier = key_before == first_key, whole = last_key == first_key;
   const bool goes_on = key_behind == last_key && last_key != table.no_key;
   const bool head_long = starts_earlier && (whole || tile_before == first_key);
@@ -174,7 +178,7 @@ __device__ __forceinline__ bool RangesOfTile(const PairView& view, const PairTab
     }
     ranges->end = last;
   } else if (goes_on && !cut && ranges->begin < end) {
-    ranges->end = BehindRun(view, unit, end, min(end + kTile, table.pair_end), table.pair_end);
+    ranges->end = BehindRun(view, unit, end, min(end + tile, table.pair_end), table.pair_end);
   } else if (cut && ranges->begin < end) {
     // The run that goes on begins behind the last end of a run.
     uint32_t start = ranges->begin;
@@ -199,13 +203,23 @@ __device__ void SumPart(const PairView& view, const PairTable& table, const RowU
     PairGradient<Grad> own{};
     if (base + unit.lane < end) own.Find(view, table, base + unit.lane);
     const int count = static_cast<int>(min(end - base, static_cast<uint32_t>(unit.lanes)));
-    for (int i = 0; i < count; i += kInFlight) {
+    // A hot row may stand several times in a bag: its pairs follow each other, and their gradient is read once.
+    unsigned todo = LowBits(count);
+    if (!kGeneral) {
+      const Grad* before = reinterpret_cast<const Grad*>(
+          __shfl_up_sync(unit.mask, reinterpret_cast<unsigned long long>(own.row), 1, unit.lanes));
+      todo &= BitsWhere(unit, unit.lane == 0 || before != own.row);
+    }
+    while (todo) {
       Pack<Grad, kPack> pack[kInFlight];
       float coef[kInFlight];
 #pragma unroll
       for (int u = 0; u < kInFlight; ++u) {
-        LoadPair<Grad, kPack, kGeneral>(unit, own, table.has_max, min(i + u, count - 1), owns && i + u < count, column,
-                                        &pack[u], &coef[u]);
+        const bool any = todo != 0;
+        const int j = any ? __ffs(todo) - 1 : 0;
+        todo &= todo - 1;
+        LoadPair<Grad, kPack, kGeneral>(unit, own, table.has_max, j, owns && any, column, &pack[u], &coef[u]);
+        if (!kGeneral) coef[u] = static_cast<float>((todo ? __ffs(todo) - 1 : count) - j);
       }
 #pragma unroll
       for (int u = 0; u < kInFlight; ++u) {
@@ -239,37 +253,42 @@ __device__ __forceinline__ void WalkRuns(const PairView& view, const PairTable& 
     }
     const unsigned ends = BitsWhere(unit, own_ends);
     const int count = static_cast<int>(min(end - base, static_cast<uint32_t>(unit.lanes)));
-    for (int i = 0; i < count; i += kPairs) {
-      Pack<Grad, kPack> pack[kPairs];
-      typename Consumer::template Prefetched<kPack> fetched[kPairs];
-      float coef[kPairs];
+    // A ring of kPairs pairs under way: when one has been used, the next one takes its place.
+    Pack<Grad, kPack> pack[kPairs];
+    typename Consumer::template Prefetched<kPack> fetched[kPairs];
+    float coef[kPairs];
+    const auto fetch = [&](int u, int j) {
+      if (j >= count) return;
+      LoadPair<Grad, kPack, kGeneral>(unit, own, table.has_max, j, owns, column, &pack[u], &coef[u]);
+      const uint32_t target = __shfl_sync(unit.mask, own_target, j, unit.lanes);
+      if ((ends >> j & 1) && owns) consumer.Prefetch(table, target, column, &fetched[u]);
+    };
 #pragma unroll
-      for (int u = 0; u < kPairs; ++u) {
-        const int j = min(i + u, count - 1);
-        LoadPair<Grad, kPack, kGeneral>(unit, own, table.has_max, j, owns && i + u < count, column, &pack[u], &coef[u]);
-        const uint32_t target = __shfl_sync(unit.mask, own_target, j, unit.lanes);
-        if (i + u < count && ends >> j & 1 && owns) consumer.Prefetch(table, target, column, &fetched[u]);
-      }
+    for (int u = 0; u < kPairs; ++u) fetch(u, u);
+    for (int i = 0; i < count; i += kPairs) {
 #pragma unroll
       for (int u = 0; u < kPairs; ++u) {
         const int j = i + u;
+        if (j >= count) break;
 #pragma unroll
         for (int k = 0; k < kPack; ++k) total[k] = fmaf(coef[u], AsFloat(pack[u].item[k]), total[k]);
-        if (j >= count || !(ends >> j & 1)) continue;
-        const uint32_t target = __shfl_sync(unit.mask, own_target, j, unit.lanes);
-        float norm = 0.0f;
-        if (kNorms || (consumer.NeedsNorm() && !norms_known)) {
-          norm = SumOverLanes(unit, owns ? consumer.SquareOf(total, &fetched[u]) : 0.0f);
-        } else if (norms_known) {
-          norm = view.norms[base + j];
-        }
-        if (kNorms) {
-          if (unit.lane == 0) view.norms[base + j] = part == 0 ? norm : view.norms[base + j] + norm;
-        } else if (owns) {
-          consumer.Consume(table, target, column, total, norm, &fetched[u]);
-        }
+        if (ends >> j & 1) {
+          const uint32_t target = __shfl_sync(unit.mask, own_target, j, unit.lanes);
+          float norm = 0.0f;
+          if (kNorms || (consumer.NeedsNorm() && !norms_known)) {
+            norm = SumOverLanes(unit, owns ? consumer.SquareOf(total, &fetched[u]) : 0.0f);
+          } else if (norms_known) {
+            norm = view.norms[base + j];
+          }
+          if (kNorms) {
+            if (unit.lane == 0) view.norms[base + j] = part == 0 ? norm : view.norms[base + j] + norm;
+          } else if (owns) {
+            consumer.Consume(table, target, column, total, norm, &fetched[u]);
+          }
 #pragma unroll
-        for (int k = 0; k < kPack; ++k) total[k] = 0.0f;
+          for (int k = 0; k < kPack; ++k) total[k] = 0.0f;
+        }
+        fetch(u, j + kPairs);
       }
     }
   }
@@ -294,8 +313,12 @@ __device__ __forceinline__ void WalkBlock(const PairView& view, int t, const Pai
                                           Consumer& consumer) {
   const RowUnit unit = UnitOf(table.lanes);
   const uint32_t number = block * (kWalkThreads / unit.lanes) + threadIdx.x / unit.lanes;
-  if (number >= (table.pair_end - table.pair_begin + kTile - 1) / kTile) return;
+  if (number >= (table.pair_end - table.pair_begin + view.tile - 1) / view.tile) return;
   TileRanges ranges;
+  // The pairs' bags will be needed as soon as the runs are known.
+  for (uint32_t i = unit.lane * 8; i < view.tile; i += unit.lanes * 8) {
+    PrefetchL2(view.values + min(table.pair_begin + number * view.tile + i, table.pair_end - 1));
+  }
   if (!RangesOfTile(view, table, unit, number, &ranges)) return;
   const int width = unit.lanes * kPack, parts = (table.dim + width - 1) / width;
   for (int side = 0; side < 2; ++side) {
@@ -305,7 +328,12 @@ __device__ __forceinline__ void WalkBlock(const PairView& view, int t, const Pai
                                      part * width + unit.lane * kPack, PartialOf(view, table, number, side));
     }
     if (side == 1 && unit.lane == 0) {
-      view.long_runs[atomicAdd(view.num_long_runs, 1)] = {static_cast<uint32_t>(t), number};
+      // Runs of many tiles are finished by a block, others by a warp: two ends of one list.
+      const uint64_t far = uint64_t{table.pair_begin} + (uint64_t{number} + kTilesOfWarp) * view.tile;
+      const bool big =
+          far < table.pair_end && KeyAt(view, static_cast<uint32_t>(far)) == KeyAt(view, ranges.part_begin[1]);
+      const uint32_t place = atomicAdd(view.num_long_runs + (big ? 1 : 0), 1);
+      view.long_runs[big ? view.max_long_runs - 1 - place : place] = {static_cast<uint32_t>(t), number};
     }
   }
   const bool norms_first = parts > 1 && consumer.NeedsNorm();
@@ -352,16 +380,15 @@ __device__ __forceinline__ uint32_t FirstNotBelow(uint32_t count, Below&& below)
   return low;
 }
 
-// Sums the partial sums of a long run at this warp's columns; the result is in warp 0.
-template <int kPack>
+// Sums the partial sums of a long run at this thread's columns: every kWarps-th, from `first` on.
+template <int kPack, int kWarps>
 __device__ __forceinline__ void SumPartials(const PairView& view, const PairTable& table, uint32_t first_tile,
-                                            uint32_t more_tiles, int column, float* sums, float (&total)[kPack]) {
-  constexpr int kWarps = kFinishThreads / 32, kInFlight = 8;
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+                                            uint32_t more_tiles, uint32_t first, int column, float (&total)[kPack]) {
+  constexpr int kInFlight = 16;
   const bool owns = column < table.dim;
 #pragma unroll
   for (int k = 0; k < kPack; ++k) total[k] = 0.0f;
-  for (uint32_t i = warp; i <= more_tiles; i += kWarps * kInFlight) {
+  for (uint32_t i = first; i <= more_tiles; i += kWarps * kInFlight) {
     float part[kInFlight][kPack];
 #pragma unroll
     for (int u = 0; u < kInFlight; ++u) {
@@ -379,31 +406,23 @@ __device__ __forceinline__ void SumPartials(const PairView& view, const PairTabl
       for (int k = 0; k < kPack; ++k) total[k] += part[u][k];
     }
   }
-  __syncthreads();  // the last use of `sums` is over
-#pragma unroll
-  for (int k = 0; k < kPack; ++k) sums[(warp * 32 + lane) * kPack + k] = total[k];
-  __syncthreads();
-  if (warp != 0) return;
-  for (int other = 1; other < kWarps; ++other) {
-#pragma unroll
-    for (int k = 0; k < kPack; ++k) total[k] += sums[(other * 32 + lane) * kPack + k];
-  }
 }
 
-template <int kPack, typename Consumer>
-__device__ __forceinline__ void FinishRun(const PairView& view, const LongRun& run, const PairTable& table, float* sums,
-                                          Consumer& consumer) {
-  RowUnit unit = UnitOf(32);
-  const int warp = threadIdx.x / 32;
-  const uint32_t tile_end = table.pair_begin + (run.tile + 1) * kTile;  // long runs go on: the tile is full
+// A long run, by a warp (kWarps 1, sums unused) or by a block whose first warp consumes.
+template <int kPack, int kWarps, typename Consumer>
+__device__ __forceinline__ void FinishRun(const PairView& view, const LongRun& run, float* sums, Consumer& consumer) {
+  const PairTable table = view.tables[run.table];
+  const RowUnit unit = UnitOf(32);
+  const int warp = kWarps == 1 ? 0 : threadIdx.x / 32;
+  const uint32_t tile_end = table.pair_begin + (run.tile + 1) * view.tile;  // long runs go on: the tile is full
   const uint64_t key = KeyAt(view, tile_end - 1);
-  const uint32_t tiles_behind = (table.pair_end - tile_end + kTile - 1) / kTile;
+  const uint32_t tiles_behind = (table.pair_end - tile_end + view.tile - 1) / view.tile;
   const uint32_t more =
-      FirstNotBelow(tiles_behind, [&](uint32_t i) { return KeyAt(view, tile_end + i * kTile) == key; });
+      FirstNotBelow(tiles_behind, [&](uint32_t i) { return KeyAt(view, tile_end + i * view.tile) == key; });
   // The run's last pair, for consumers that count runs.
   uint32_t last_pair = 0;
   if (warp == 0) {
-    const uint32_t begin = tile_end + (more - 1) * kTile, count = min(static_cast<uint32_t>(kTile), table.pair_end - begin);
+    const uint32_t begin = tile_end + (more - 1) * view.tile, count = min(view.tile, table.pair_end - begin);
     last_pair = begin + FirstNotBelow(count, [&](uint32_t i) { return KeyAt(view, begin + i) == key; }) - 1;
   }
   const int width = 32 * kPack, parts = (table.dim + width - 1) / width;
@@ -415,8 +434,18 @@ __device__ __forceinline__ void FinishRun(const PairView& view, const LongRun& r
       const int column = part * width + unit.lane * kPack;
       const bool owns = column < table.dim;
       if (warp == 0 && owns) consumer.Prefetch(table, target, column, &fetched);
-      SumPartials<kPack>(view, table, run.tile, more, column, sums, total);
-      if (warp != 0) continue;
+      SumPartials<kPack, kWarps>(view, table, run.tile, more, warp, column, total);
+      if constexpr (kWarps > 1) {
+        __syncthreads();  // the last use of `sums` is over
+#pragma unroll
+        for (int k = 0; k < kPack; ++k) sums[threadIdx.x * kPack + k] = total[k];
+        __syncthreads();
+        if (warp != 0) continue;
+        for (int other = 1; other < kWarps; ++other) {
+#pragma unroll
+          for (int k = 0; k < kPack; ++k) total[k] += sums[(other * 32 + unit.lane) * kPack + k];
+        }
+      }
       if (pass == 0) {
         norm += SumOverLanes(unit, owns ? consumer.SquareOf(total, &fetched) : 0.0f);
       } else if (owns) {
@@ -428,16 +457,25 @@ __device__ __forceinline__ void FinishRun(const PairView& view, const LongRun& r
 
 template <int kWide, typename Consumer>
 __global__ void __launch_bounds__(kFinishThreads) finish_runs_kernel(PairView view, Consumer consumer) {
+  constexpr int kWarps = kFinishThreads / 32;
   __shared__ float sums[kFinishThreads * kWide];
-  const uint32_t count = *view.num_long_runs;
-  for (uint32_t i = blockIdx.x; i < count; i += gridDim.x) {
+  const uint32_t small = view.num_long_runs[0], big = view.num_long_runs[1];
+  for (uint32_t i = blockIdx.x; i < big; i += gridDim.x) {
+    const LongRun run = view.long_runs[view.max_long_runs - 1 - i];
+    if (!consumer.Begin(static_cast<int>(run.table))) return;
+    if (view.tables[run.table].pack == kWide) {
+      FinishRun<kWide, kWarps>(view, run, sums, consumer);
+    } else {
+      FinishRun<1, kWarps>(view, run, sums, consumer);
+    }
+  }
+  for (uint32_t i = threadIdx.x / 32 * gridDim.x + blockIdx.x; i < small; i += gridDim.x * kWarps) {
     const LongRun run = view.long_runs[i];
     if (!consumer.Begin(static_cast<int>(run.table))) return;
-    const PairTable table = view.tables[run.table];
-    if (table.pack == kWide) {
-      FinishRun<kWide>(view, run, table, sums, consumer);
+    if (view.tables[run.table].pack == kWide) {
+      FinishRun<kWide, 1>(view, run, sums, consumer);
     } else {
-      FinishRun<1>(view, run, table, sums, consumer);
+      FinishRun<1, 1>(view, run, sums, consumer);
     }
   }
 }

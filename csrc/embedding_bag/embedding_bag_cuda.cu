@@ -93,36 +93,66 @@ struct Running {
 };
 
 // Walks over the ids [position, end). After the id at which a bag ends, calls next_bag(), which takes `running` away
-// and returns where the next one ends.
+// and returns where the next one ends, or -1 for nowhere.
 template <typename T, typename Id, int kPack, bool kMax, typename NextBag>
 __device__ __forceinline__ void Walk(const DeviceFeature& feature, const Unit& unit, int64_t position, int64_t end,
                                      int64_t bag_end, Running<kPack, kMax>* running, volatile unsigned long long* note,
                                      NextBag&& next_bag) {
   // The rare cases, max and unaligned rows, need not be as deep: it halves the time to compile this file.
   constexpr int kRows = kMax ? 2 : kPack * sizeof(T) == 16 ? kRowsInFlight : kRowsInFlight / 2;
+  constexpr int kNever = INT32_MAX;
   const bool weighted = feature.weights != nullptr;
-  const T* table = static_cast<const T*>(feature.table) + (unit.owns_columns ? unit.column : 0);
+  const char* table = static_cast<const char*>(feature.table) + (unit.owns_columns ? unit.column : 0) * sizeof(T);
+  const uint32_t row_bytes = static_cast<uint32_t>(feature.dim) * sizeof(T);
+  const auto load = [&](int32_t row) {
+    return LoadConst<T, kPack>(
+        reinterpret_cast<const T*>(table + static_cast<uint64_t>(static_cast<uint32_t>(row)) * row_bytes));
+  };
   for (; position < end; position += unit.lanes) {
     // Each lane reads one id and its weight; then all lanes walk over them together.
     const int count = static_cast<int>(min(static_cast<int64_t>(unit.lanes), end - position));
+    // How many of these ids, and of those behind them, come before the bag's end.
+    const auto ids_left = [&](int64_t until) {
+      return until < 0 ? kNever : static_cast<int>(min(until - position, static_cast<int64_t>(kNever)));
+    };
+    int left = ids_left(bag_end);
     int32_t own_row = -1;
     float own_weight = 0.0f;
     if (unit.lane < count) {
       own_row = static_cast<int32_t>(RowAt<Id>(feature, position + unit.lane, note));
       if (weighted) own_weight = __ldg(feature.weights + position + unit.lane);
     }
+    const bool plain = !kMax && !weighted && __all_sync(unit.mask, own_row >= 0 || unit.lane >= count);
     Running<kPack, kMax> part = *running;  // of the bag's ids among these
     if (!kMax) part.Clear();
     for (int i = 0; i < count; i += kRows) {
       Pack<T, kPack> pack[kRows];
+      if (!kMax && plain && i + kRows <= min(count, left)) {
+        // Most ids of long bags: all are of one bag, none is missing, all weigh the same.
+#pragma unroll
+        for (int u = 0; u < kRows; ++u) pack[u] = load(__shfl_sync(unit.mask, own_row, i + u, unit.lanes));
+#pragma unroll
+        for (int u = 0; u < kRows; ++u) {
+#pragma unroll
+          for (int k = 0; k < kPack; ++k) part.total[k] += AsFloat(pack[u].item[k]);
+        }
+        part.sum += kRows;
+        part.sum_of_squares += kRows;
+        if (i + kRows == left) {
+          running->Merge(part);
+          bag_end = next_bag();
+          left = ids_left(bag_end);
+          running->Clear();
+          part.Clear();
+        }
+        continue;
+      }
       int32_t row[kRows];
 #pragma unroll
       for (int u = 0; u < kRows; ++u) {
         row[u] = i + u < count ? __shfl_sync(unit.mask, own_row, i + u, unit.lanes) : -1;
         pack[u] = Pack<T, kPack>{};
-        if (row[u] >= 0 && unit.owns_columns) {
-          pack[u] = LoadConst<T, kPack>(table + static_cast<int64_t>(row[u]) * feature.dim);
-        }
+        if (row[u] >= 0) pack[u] = load(row[u]);
       }
 #pragma unroll
       for (int u = 0; u < kRows; ++u) {
@@ -137,13 +167,14 @@ __device__ __forceinline__ void Walk(const DeviceFeature& feature, const Unit& u
             part.total[k] = kMax ? fmaxf(part.total[k], value) : fmaf(weight, value, part.total[k]);
           }
         }
-        if (position + i + u + 1 == bag_end) {
+        if (i + u + 1 == left) {
           if (kMax) {
             *running = part;
           } else {
             running->Merge(part);
           }
           bag_end = next_bag();
+          left = ids_left(bag_end);
           running->Clear();
           part.Clear();
         }
@@ -153,6 +184,47 @@ __device__ __forceinline__ void Walk(const DeviceFeature& feature, const Unit& u
       *running = part;
     } else {
       running->Merge(part);  // sums of 32 rows first keep long bags exact to a few ulp
+    }
+  }
+}
+
+// One id a bag and no weights: every combiner gives the row itself, or zeros for padding.
+template <typename T, typename Out, typename Id, int kPack>
+__device__ __forceinline__ void CopyRows(const DeviceFeature& feature, const Unit& unit, int64_t bag, int64_t last_bag,
+                                         volatile unsigned long long* note) {
+  constexpr int kRows = kRowsInFlight;
+  constexpr int kStore = kPack * sizeof(Out) > 16 ? kPack / 2 : kPack;
+  const char* table = static_cast<const char*>(feature.table) + (unit.owns_columns ? unit.column : 0) * sizeof(T);
+  const uint32_t row_bytes = static_cast<uint32_t>(feature.dim) * sizeof(T);
+  for (; bag < last_bag; bag += unit.lanes) {
+    const int count = static_cast<int>(min(static_cast<int64_t>(unit.lanes), last_bag - bag));
+    int32_t own_row = -1;
+    if (unit.lane < count) own_row = static_cast<int32_t>(RowAt<Id>(feature, bag + unit.lane, note));
+    Out* out = static_cast<Out*>(feature.output) + bag * feature.output_stride + unit.column;
+    for (int i = 0; i < count; i += kRows) {
+      Pack<T, kPack> pack[kRows];
+#pragma unroll
+      for (int u = 0; u < kRows; ++u) {
+        const int32_t row = __shfl_sync(unit.mask, own_row, i + u, unit.lanes);
+        pack[u] = Pack<T, kPack>{};
+        if (i + u < count && row >= 0) {
+          pack[u] = LoadConst<T, kPack>(
+              reinterpret_cast<const T*>(table + static_cast<uint64_t>(static_cast<uint32_t>(row)) * row_bytes));
+        }
+      }
+#pragma unroll
+      for (int u = 0; u < kRows; ++u) {
+        if (i + u < count && unit.owns_columns) {
+          Pack<Out, kPack> result;
+#pragma unroll
+          for (int k = 0; k < kPack; ++k) result.item[k] = RoundTo<Out>(AsFloat(pack[u].item[k]));
+#pragma unroll
+          for (int k = 0; k < kPack; k += kStore) {
+            StoreOnce<Out, kStore>(*reinterpret_cast<const Pack<Out, kStore>*>(&result.item[k]), out + k);
+          }
+        }
+        out += feature.output_stride;
+      }
     }
   }
 }
@@ -178,6 +250,10 @@ __device__ __forceinline__ void PoolBlock(const DeviceFeature& feature, uint32_t
 
   int64_t bag = index / parts * feature.bags_a_unit;
   const int64_t last_bag = min(bag + feature.bags_a_unit, static_cast<int64_t>(feature.num_bags));
+  if (!kMax && !feature.row_splits && feature.ids_a_bag == 1 && !feature.weights) {
+    CopyRows<T, Out, Id, kPack>(feature, unit, bag, last_bag, note);
+    return;
+  }
   Running<kPack, kMax> running;
   running.Clear();
   // Writes empty bags from `bag` on, notes long ones, and stops at the next bag to walk over.
@@ -214,6 +290,7 @@ __device__ __forceinline__ void PoolBlock(const DeviceFeature& feature, uint32_t
       running.Clear();
       const int64_t passed = range.end;
       ++bag;
+      if (!feature.row_splits) return range.end += feature.ids_a_bag;
       if (passed == end) return int64_t{-1};
       find_bag();
       return range.end;

@@ -1,5 +1,6 @@
-// Gradient of the tables on CUDA, as unique rows: sorted pairs (bag_pairs.cuh), numbered runs, and a walk (bag_walk.cuh)
-// that writes each run's sum to the row of its number. Nothing is read back but the counts that CountRows asks for.
+// Gradient of the tables on CUDA, as unique rows: sorted pairs (bag_pairs.cuh), numbered runs, and a walk
+// (bag_walk.cuh) that writes each run's sum to the row of its number. Nothing is read back but the counts that
+// CountRows asks for.
 #include "embedding_bag/bag_walk.cuh"
 #include "embedding_bag/embedding_bag_cuda.h"
 
@@ -52,8 +53,7 @@ struct UniqueRows {
 };
 
 // A thread writes the id of the run that ends at its pair.
-__global__ void __launch_bounds__(kWalkThreads)
-    write_ids_kernel(PairView view, UniqueTargets to, uint32_t num_pairs) {
+__global__ void __launch_bounds__(kWalkThreads) write_ids_kernel(PairView view, UniqueTargets to, uint32_t num_pairs) {
   const uint32_t i = blockIdx.x * kWalkThreads + threadIdx.x;
   if (i >= num_pairs) return;
   const uint64_t key = KeyAt(view, i);
@@ -121,8 +121,8 @@ size_t NumIds(const BagBatch& batch) {
 // TensorFlow aligns what it allocates, and other callers pass whole arrays: rows are checked before they are written.
 EmbeddingBagGradientCuda::EmbeddingBagGradientCuda(const BagBatch& batch) : batch_(batch) {
   CheckBatch(batch);
-  Check(NumIds(batch) < INT32_MAX, "All features together must have fewer than 2^31 ids on CUDA. Received: ",
-        NumIds(batch));
+  Check(NumIds(batch) < INT32_MAX,
+        "All features together must have fewer than 2^31 ids on CUDA. Received: ", NumIds(batch));
   const int bytes = SizeOf(batch.table_dtype);
   pairs_ = std::make_unique<SortedPairs>(
       batch, [&](int t, int pack) { return batch.tables[t].dim % pack == 0 && pack * bytes <= 16; }, false,
@@ -183,7 +183,7 @@ void EmbeddingBagGradientCuda::Write(const std::vector<void*>& ids, const std::v
   CheckLaunch("write_ids_kernel");
   DispatchTableAndOutput(batch_.table_dtype, batch_.output_dtype, [&](auto t, auto g) {
     using T = decltype(t);
-    LaunchWalk<T, decltype(g), 2, 4>(*view_, pairs_->walk_blocks(), UniqueRows<T>{to}, stream);
+    LaunchWalk<T, decltype(g), 8, 2>(*view_, pairs_->walk_blocks(), UniqueRows<T>{to}, stream);
   });
 }
 

@@ -358,8 +358,8 @@ void BindEmbeddingBag(py::module_& module) {
                      "The backward pass and the optimizer's step of all tables, in place. Keeps the arrays that it is "
                      "made of; slots: for each table its float32 state, as the rule has it.")
       .def(py::init<const py::list&, const py::list&, const py::list&, const py::list&, const py::list&,
-                    const std::vector<int>&, const std::vector<std::string>&, const std::vector<std::optional<int64_t>>&,
-                    const py::list&, const py::dict&>(),
+                    const std::vector<int>&, const std::vector<std::string>&,
+                    const std::vector<std::optional<int64_t>>&, const py::list&, const py::dict&>(),
            py::arg("tables"), py::arg("slots"), py::arg("ids"), py::arg("row_splits"), py::arg("weights"),
            py::arg("table_of_feature"), py::arg("combiners"), py::arg("padding_ids"), py::arg("grads"), py::arg("rule"))
       .def_property_readonly("workspace_bytes", &Update::WorkspaceBytes,

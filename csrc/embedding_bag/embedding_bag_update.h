@@ -1,6 +1,6 @@
-// embedding_bag's backward pass and the optimizer's step in one: sorts the batch's ids, sums each touched row's gradient
-// and steps the row with its state, in place. Nothing is written but the touched rows and their state; rows outside of
-// the batch do not move. The order of every sum depends on the batch alone: deterministic.
+// embedding_bag's backward pass and the optimizer's step in one: sorts the batch's ids, sums each touched row's
+// gradient and steps the row with its state, in place. Nothing is written but the touched rows and their state; rows
+// outside of the batch do not move. The order of every sum depends on the batch alone: deterministic.
 #pragma once
 
 #include "embedding_bag/embedding_bag.h"

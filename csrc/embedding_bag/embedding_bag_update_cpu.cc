@@ -94,7 +94,8 @@ void EmbeddingBagUpdate(const BagBatch& batch, const std::vector<UpdateTable>& t
         const int64_t row = entries[runs[run]].row;
         while (row >= entries.row_base(ahead_table + 1)) ++ahead_table;
         const BagTable& table = batch.tables[ahead_table];
-        const RowPlace place = PlaceOf(table, tables[ahead_table], batch.table_dtype, slots, row - entries.row_base(ahead_table));
+        const RowPlace place =
+            PlaceOf(table, tables[ahead_table], batch.table_dtype, slots, row - entries.row_base(ahead_table));
         Prefetch(place.row, table.dim * SizeOf(batch.table_dtype));
         for (int i = 0; i < slots.full; ++i) Prefetch(place.slot[i], table.dim * 4);
         if (slots.per_row) Prefetch(place.slot[slots.full], 4);

@@ -1,8 +1,7 @@
 // embedding_bag's backward pass with the optimizer's step on CUDA: sorted pairs (bag_pairs.cuh) and one walk over them
 // (bag_walk.cuh) that reads each touched row with its state once and writes both once.
-#include "embedding_bag/embedding_bag_update_cuda.h"
-
 #include "embedding_bag/bag_walk.cuh"
+#include "embedding_bag/embedding_bag_update_cuda.h"
 
 namespace merlin {
 namespace {
@@ -94,7 +93,8 @@ struct StepRows {
   __device__ __forceinline__ void Prefetch(const PairTable& of, uint32_t row, int column, Prefetched<kPack>* to) const {
     LoadStream<T, kPack>(At<T>(table.rows, row, of.dim, column), to->row);
 #pragma unroll
-    for (int s = 0; s < kSlots; ++s) LoadStream<float, kPack>(At<float>(table.slot[s], row, of.dim, column), to->slot[s]);
+    for (int s = 0; s < kSlots; ++s)
+      LoadStream<float, kPack>(At<float>(table.slot[s], row, of.dim, column), to->slot[s]);
     if (kSlots == 0 && rule.kind == RuleKind::kRowwiseAdagrad) to->of_row = table.slot[0][row];
   }
   template <int kPack>
@@ -219,11 +219,12 @@ void EmbeddingBagUpdateCuda::Run(const StepInputs& step, void* workspace, CudaSt
   const auto* tables = reinterpret_cast<const UpdateTable*>(extra);
   DispatchTableAndOutput(batch_.table_dtype, batch_.output_dtype, [&](auto t, auto g) {
     using T = decltype(t);
-    constexpr int kPairs = sizeof(T) == 2 ? 2 : 4;
+    constexpr int kPairs = sizeof(T) == 2 ? 1 : 2;
     const auto launch = [&](auto slots) {
       constexpr int kSlots = decltype(slots)::value;
-      LaunchWalk<T, decltype(g), 2, kPairs>(view, pairs_->walk_blocks(),
-                                            StepRows<T, kSlots>{rule_, scalars, tables, StepScalars{}, UpdateTable{}}, stream);
+      LaunchWalk<T, decltype(g), 8, kPairs>(view, pairs_->walk_blocks(),
+                                            StepRows<T, kSlots>{rule_, scalars, tables, StepScalars{}, UpdateTable{}},
+                                            stream);
     };
     switch (SlotsOf(rule_.kind).full) {
       case 0:

@@ -119,8 +119,9 @@ class EmbeddingBagUpdateOp : public BagKernel {
       inputs.grad_scale_on_device = scale->flat<float>().data();
       EmbeddingBagUpdateCuda update(call.batch, tables, rule_);
       Tensor workspace;
-      OP_REQUIRES_OK(ctx, ctx->allocate_temp(tensorflow::DT_UINT8,
-                                             TensorShape({static_cast<int64_t>(update.workspace_bytes())}), &workspace));
+      OP_REQUIRES_OK(
+          ctx, ctx->allocate_temp(tensorflow::DT_UINT8, TensorShape({static_cast<int64_t>(update.workspace_bytes())}),
+                                  &workspace));
       update.Run(inputs, workspace.data(), CudaStreamOf(ctx));
 #endif
     });

@@ -17,7 +17,7 @@ enum class RuleKind : int32_t { kSgd, kMomentum, kAdagrad, kRowwiseAdagrad, kAda
 
 struct UpdateRule {
   RuleKind kind = RuleKind::kSgd;
-  float beta1 = 0.9f;  // of Adam's first moment
+  float beta1 = 0.9f;    // of Adam's first moment
   float beta2 = 0.999f;  // of Adam's second moment; of RMSprop's mean square
   float epsilon = 1e-7f;
   float momentum = 0.0f;
@@ -86,7 +86,8 @@ struct StepScalars {
 };
 
 // `step` steps have been taken before this one.
-MERLIN_HOST_DEVICE inline StepScalars ScalarsOf(const UpdateRule& rule, float learning_rate, int64_t step, float grad_scale) {
+MERLIN_HOST_DEVICE inline StepScalars ScalarsOf(const UpdateRule& rule, float learning_rate, int64_t step,
+                                                float grad_scale) {
   StepScalars scalars;
   scalars.learning_rate = learning_rate;
   scalars.step_size = learning_rate;

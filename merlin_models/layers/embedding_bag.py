@@ -86,6 +86,7 @@ class EmbeddingBag(keras.layers.Layer):
             dtype=self.embeddings_dtype or self.variable_dtype,
             autocast=False,  # the op reads the variable itself, in place
         )
+        self.embeddings.row_sparse = True  # see merlin_models.optimizers.RowSparse
         self.built = True
 
     def call(self, inputs: Any, weights: Any = None) -> Any:

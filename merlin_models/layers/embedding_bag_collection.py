@@ -156,6 +156,7 @@ class EmbeddingBagCollection(keras.layers.Layer):
                 dtype=self.table_dtype,
                 autocast=False,  # the op reads the variable itself, in place
             )
+            self._tables[table.name].row_sparse = True  # see merlin_models.optimizers.RowSparse
         self.built = True
 
     @property

@@ -12,13 +12,16 @@ from merlin_models.blocks.base import register
 from merlin_models.blocks.combinators import SequentialBlock, as_features, run_in_sequence
 from merlin_models.blocks.inputs import InputBlock
 from merlin_models.blocks.symbolic import SymbolicBuild, shapes_of_schema
+from merlin_models.layers import EmbeddingBag, EmbeddingBagCollection
 from merlin_models.models.objective import Objective
+from merlin_models.models.row_sparse_training import RowSparseTraining
+from merlin_models.optimizers import EmbeddingOptimizer, with_row_sparse
 from merlin_models.schema import Schema
 from merlin_models.tasks import ParallelPredictionBlock, PredictionTask, tasks_of
 
 
 @register
-class Model(SymbolicBuild, keras.Model):
+class Model(RowSparseTraining, SymbolicBuild, keras.Model):
     """A recommender: blocks one after the other, the last of which is a prediction task or several.
 
     A model whose first block has a schema is built at once; others are built by their first batch.
@@ -135,6 +138,7 @@ class Model(SymbolicBuild, keras.Model):
         steps_per_execution: int = 1,
         jit_compile: bool | str = "auto",
         auto_scale_loss: bool = True,
+        embedding_optimizer: str | EmbeddingOptimizer = "auto",
     ) -> None:
         """Prepares for training, with the losses and metrics of the tasks unless others are given.
 
@@ -146,7 +150,22 @@ class Model(SymbolicBuild, keras.Model):
             loss_weights: dictionary by target or task name; the loss is the weighted sum over the tasks.
             metrics, weighted_metrics: a list for all tasks, or a dictionary of lists by target or task name.
                 Sample weights apply to the weighted ones only.
+            embedding_optimizer: how embedding tables are trained. "auto": by the row-sparse form of ``optimizer``,
+                which moves the rows that a batch touches and no others, see
+                :class:`merlin_models.optimizers.RowSparse`. An ``EmbeddingOptimizer``, such as
+                ``RowwiseAdagrad(0.01)``: by that one. "dense": by ``optimizer`` itself, all rows at each step.
+
+        Raises:
+            ValueError: for another embedding_optimizer.
         """
+        rule = embedding_optimizer if isinstance(embedding_optimizer, EmbeddingOptimizer) else None
+        if rule is None and embedding_optimizer not in ("auto", "dense"):
+            raise ValueError(
+                "embedding_optimizer must be 'auto', 'dense' or an EmbeddingOptimizer. "
+                f"Received: {embedding_optimizer!r}"
+            )
+        if embedding_optimizer != "dense" and self._has_tables():
+            optimizer = with_row_sparse(optimizer, rule)
         objective = Objective(self.prediction_tasks, loss, loss_weights, metrics, weighted_metrics)
         super().compile(
             optimizer=optimizer,
@@ -156,6 +175,10 @@ class Model(SymbolicBuild, keras.Model):
             auto_scale_loss=auto_scale_loss,
         )
         self._objective = objective
+
+    def _has_tables(self) -> bool:
+        layers = self._flatten_layers(include_self=False)
+        return any(isinstance(layer, EmbeddingBag | EmbeddingBagCollection) for layer in layers)
 
     def compute_loss(
         self,

@@ -5,5 +5,21 @@ from __future__ import annotations
 from merlin_models._native import raise_device_errors
 from merlin_models.ops.bags import Bags, to_bags
 from merlin_models.ops.embedding_bag import embedding_bag, embedding_bag_reference
+from merlin_models.ops.embedding_bag_update import embedding_bag_update, embedding_bag_update_reference
+from merlin_models.ops.lookups import Lookup, LookupOutput, record_lookups
+from merlin_models.ops.update_rule import Slot, UpdateRule
 
-__all__ = ["Bags", "embedding_bag", "embedding_bag_reference", "raise_device_errors", "to_bags"]
+__all__ = [
+    "Bags",
+    "Lookup",
+    "LookupOutput",
+    "Slot",
+    "UpdateRule",
+    "embedding_bag",
+    "embedding_bag_reference",
+    "embedding_bag_update",
+    "embedding_bag_update_reference",
+    "raise_device_errors",
+    "record_lookups",
+    "to_bags",
+]

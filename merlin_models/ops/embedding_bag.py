@@ -11,6 +11,7 @@ from tensorflow.python.eager import tape as _tape
 
 from merlin_models import _native
 from merlin_models.ops.bags import Bags
+from merlin_models.ops.lookups import Lookup, current_recorder
 
 COMBINERS = ("sum", "mean", "sqrtn", "max")
 TABLE_DTYPES = (tf.float32, tf.float16, tf.bfloat16)
@@ -72,7 +73,7 @@ def embedding_bag(
     if isinstance(combiners, str):
         combiners = [combiners] * len(features)
     names = [f"feature_{i}" for i in range(len(features))] if names is None else list(names)
-    tables = [_unwrap(table) for table in tables]
+    given, tables = list(tables), [_unwrap(table) for table in tables]
     _check(tables, features, table_of_feature, combiners, names)
 
     table_dtype = tf.as_dtype(tables[0].dtype)
@@ -85,7 +86,9 @@ def embedding_bag(
             f"float32 tables). Received: {output_dtype.name}"
         )
     resource = isinstance(tables[0], tf.Variable)
-    if resource:
+    recorder = current_recorder() if resource else None
+    recorded = recorder is not None and recorder.takes(given)
+    if resource and not recorded:
         for table in tables:
             _tape.variable_accessed(table)  # what reading a variable does: a gradient tape then watches it
 
@@ -115,8 +118,11 @@ def embedding_bag(
         padding_ids=[_NO_PADDING if bags.padding_id is None else bags.padding_id for bags in features],
         names=names,
         concat=concat,
+        tables_trainable=not recorded,
         num_outputs=1 if concat else len(features),
     )
+    if recorded:
+        recorder.add(Lookup(given, list(features), list(table_of_feature), list(combiners), names, list(outputs)))
     return outputs[0] if concat else outputs
 
 
@@ -160,7 +166,7 @@ def _check(tables, features, table_of_feature, combiners, names) -> None:
 def _gradient(resource: bool):
     def gradient(op, *grads):
         attrs = ("T", "Tids", "Tout", "table_of_feature", "splits_of_feature", "weights_of_feature")
-        attrs += ("combiners", "padding_ids", "names", "concat")
+        attrs += ("combiners", "padding_ids", "names", "concat", "tables_trainable")
         num_tables, num_features = op.get_attr("num_tables"), op.get_attr("num_features")
         num_splits, num_weights = op.get_attr("num_splits"), op.get_attr("num_weights")
         inputs = list(op.inputs)
@@ -183,6 +189,8 @@ def _gradient(resource: bool):
             tf.IndexedSlices(values, indices, shape)
             for values, indices, shape in zip(rows, unique_ids, shapes, strict=True)
         ]
+        if not kwargs["tables_trainable"]:
+            table_grads = [None] * num_tables
         return [*table_grads, *[None] * (num_features + num_splits), *(weights_grad if num_weights else [])]
 
     return gradient

@@ -1,0 +1,34 @@
+"""Optimizers that step embedding tables by the rows that a batch touches."""
+
+from __future__ import annotations
+
+from merlin_models.optimizers.row_sparse import RowSparse, is_table, row_sparse_of, with_row_sparse
+from merlin_models.optimizers.rules import (
+    SGD,
+    Adagrad,
+    EmbeddingOptimizer,
+    Ftrl,
+    LazyAdam,
+    LazyAdamW,
+    RMSprop,
+    RowwiseAdagrad,
+    rule_like,
+    why_no_rule,
+)
+
+__all__ = [
+    "SGD",
+    "Adagrad",
+    "EmbeddingOptimizer",
+    "Ftrl",
+    "LazyAdam",
+    "LazyAdamW",
+    "RMSprop",
+    "RowSparse",
+    "RowwiseAdagrad",
+    "is_table",
+    "row_sparse_of",
+    "rule_like",
+    "why_no_rule",
+    "with_row_sparse",
+]
