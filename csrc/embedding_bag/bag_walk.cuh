@@ -253,42 +253,37 @@ __device__ __forceinline__ void WalkRuns(const PairView& view, const PairTable& 
     }
     const unsigned ends = BitsWhere(unit, own_ends);
     const int count = static_cast<int>(min(end - base, static_cast<uint32_t>(unit.lanes)));
-    // A ring of kPairs pairs under way: when one has been used, the next one takes its place.
-    Pack<Grad, kPack> pack[kPairs];
-    typename Consumer::template Prefetched<kPack> fetched[kPairs];
-    float coef[kPairs];
-    const auto fetch = [&](int u, int j) {
-      if (j >= count) return;
-      LoadPair<Grad, kPack, kGeneral>(unit, own, table.has_max, j, owns, column, &pack[u], &coef[u]);
-      const uint32_t target = __shfl_sync(unit.mask, own_target, j, unit.lanes);
-      if ((ends >> j & 1) && owns) consumer.Prefetch(table, target, column, &fetched[u]);
-    };
-#pragma unroll
-    for (int u = 0; u < kPairs; ++u) fetch(u, u);
     for (int i = 0; i < count; i += kPairs) {
+      Pack<Grad, kPack> pack[kPairs];
+      typename Consumer::template Prefetched<kPack> fetched[kPairs];
+      float coef[kPairs];
+#pragma unroll
+      for (int u = 0; u < kPairs; ++u) {
+        const int j = min(i + u, count - 1);
+        LoadPair<Grad, kPack, kGeneral>(unit, own, table.has_max, j, owns && i + u < count, column, &pack[u], &coef[u]);
+        const uint32_t target = __shfl_sync(unit.mask, own_target, j, unit.lanes);
+        if (i + u < count && (ends >> j & 1) && owns) consumer.Prefetch(table, target, column, &fetched[u]);
+      }
 #pragma unroll
       for (int u = 0; u < kPairs; ++u) {
         const int j = i + u;
-        if (j >= count) break;
 #pragma unroll
         for (int k = 0; k < kPack; ++k) total[k] = fmaf(coef[u], AsFloat(pack[u].item[k]), total[k]);
-        if (ends >> j & 1) {
-          const uint32_t target = __shfl_sync(unit.mask, own_target, j, unit.lanes);
-          float norm = 0.0f;
-          if (kNorms || (consumer.NeedsNorm() && !norms_known)) {
-            norm = SumOverLanes(unit, owns ? consumer.SquareOf(total, &fetched[u]) : 0.0f);
-          } else if (norms_known) {
-            norm = view.norms[base + j];
-          }
-          if (kNorms) {
-            if (unit.lane == 0) view.norms[base + j] = part == 0 ? norm : view.norms[base + j] + norm;
-          } else if (owns) {
-            consumer.Consume(table, target, column, total, norm, &fetched[u]);
-          }
-#pragma unroll
-          for (int k = 0; k < kPack; ++k) total[k] = 0.0f;
+        if (j >= count || !(ends >> j & 1)) continue;
+        const uint32_t target = __shfl_sync(unit.mask, own_target, j, unit.lanes);
+        float norm = 0.0f;
+        if (kNorms || (consumer.NeedsNorm() && !norms_known)) {
+          norm = SumOverLanes(unit, owns ? consumer.SquareOf(total, &fetched[u]) : 0.0f);
+        } else if (norms_known) {
+          norm = view.norms[base + j];
         }
-        fetch(u, j + kPairs);
+        if (kNorms) {
+          if (unit.lane == 0) view.norms[base + j] = part == 0 ? norm : view.norms[base + j] + norm;
+        } else if (owns) {
+          consumer.Consume(table, target, column, total, norm, &fetched[u]);
+        }
+#pragma unroll
+        for (int k = 0; k < kPack; ++k) total[k] = 0.0f;
       }
     }
   }

@@ -5,7 +5,7 @@
 // consecutive in memory, so a unit walks over all of them without regard to where bags end, with kRowsInFlight rows
 // under way, and writes a bag's output when it passes its end: one-hot features keep as many loads in flight as
 // multi-hot ones. Each thread moves 16 bytes of a row at once where alignment allows, else 4, else one element. A block
-// has 256 threads and one feature; the features with the longest bags come first in the launch, so that the last blocks
+// has 128 threads and one feature; the features with the longest bags come first in the launch, so that the last blocks
 // are short. Bags longer than kLongBag are left to the end of the block, where all its units share them. No atomics:
 // deterministic. Shared memory: the list of long bags and a partial sum a unit.
 #include <algorithm>
@@ -17,9 +17,13 @@
 namespace merlin {
 namespace {
 
-constexpr int kThreads = 256;
-constexpr int kRowsInFlight = 8;
-constexpr int kBlocksAProcessor = 2;  // 128 registers a thread, for 8 rows of 16 bytes under way and their sums
+constexpr int kThreads = 128;
+// Rows under way in a unit, and blocks a multiprocessor should hold: enough of both for the memory's latency, with the
+// registers that 16 bytes of a row and their float sums take (docs/performance.md).
+template <typename T>
+constexpr int kRowsInFlight = sizeof(T) == 4 ? 8 : 4;
+template <typename T>
+constexpr int kBlocksAProcessor = sizeof(T) == 4 ? 5 : 7;
 constexpr int kLongBag = 2048;        // ids
 constexpr int kIdsAUnit = 64;         // so many ids a unit should have, with short bags, by taking several
 constexpr int kMaxBagsAUnit = 32;
@@ -99,7 +103,7 @@ __device__ __forceinline__ void Walk(const DeviceFeature& feature, const Unit& u
                                      int64_t bag_end, Running<kPack, kMax>* running, volatile unsigned long long* note,
                                      NextBag&& next_bag) {
   // The rare cases, max and unaligned rows, need not be as deep: it halves the time to compile this file.
-  constexpr int kRows = kMax ? 2 : kPack * sizeof(T) == 16 ? kRowsInFlight : kRowsInFlight / 2;
+  constexpr int kRows = kMax ? 2 : kPack * sizeof(T) == 16 ? kRowsInFlight<T> : kRowsInFlight<T> / 2;
   constexpr int kNever = INT32_MAX;
   const bool weighted = feature.weights != nullptr;
   const char* table = static_cast<const char*>(feature.table) + (unit.owns_columns ? unit.column : 0) * sizeof(T);
@@ -188,18 +192,19 @@ __device__ __forceinline__ void Walk(const DeviceFeature& feature, const Unit& u
   }
 }
 
-// One id a bag and no weights: every combiner gives the row itself, or zeros for padding.
+// Bags of one id each, from `position` on, without weights: every combiner gives the row itself, or zeros for
+// padding.
 template <typename T, typename Out, typename Id, int kPack>
 __device__ __forceinline__ void CopyRows(const DeviceFeature& feature, const Unit& unit, int64_t bag, int64_t last_bag,
-                                         volatile unsigned long long* note) {
-  constexpr int kRows = kRowsInFlight;
+                                         int64_t position, volatile unsigned long long* note) {
+  constexpr int kRows = kRowsInFlight<T>;
   constexpr int kStore = kPack * sizeof(Out) > 16 ? kPack / 2 : kPack;
   const char* table = static_cast<const char*>(feature.table) + (unit.owns_columns ? unit.column : 0) * sizeof(T);
   const uint32_t row_bytes = static_cast<uint32_t>(feature.dim) * sizeof(T);
-  for (; bag < last_bag; bag += unit.lanes) {
+  for (; bag < last_bag; bag += unit.lanes, position += unit.lanes) {
     const int count = static_cast<int>(min(static_cast<int64_t>(unit.lanes), last_bag - bag));
     int32_t own_row = -1;
-    if (unit.lane < count) own_row = static_cast<int32_t>(RowAt<Id>(feature, bag + unit.lane, note));
+    if (unit.lane < count) own_row = static_cast<int32_t>(RowAt<Id>(feature, position + unit.lane, note));
     Out* out = static_cast<Out*>(feature.output) + bag * feature.output_stride + unit.column;
     for (int i = 0; i < count; i += kRows) {
       Pack<T, kPack> pack[kRows];
@@ -250,17 +255,38 @@ __device__ __forceinline__ void PoolBlock(const DeviceFeature& feature, uint32_t
 
   int64_t bag = index / parts * feature.bags_a_unit;
   const int64_t last_bag = min(bag + feature.bags_a_unit, static_cast<int64_t>(feature.num_bags));
-  if (!kMax && !feature.row_splits && feature.ids_a_bag == 1 && !feature.weights) {
-    CopyRows<T, Out, Id, kPack>(feature, unit, bag, last_bag, note);
-    return;
+  // With row_splits each lane knows the ids of one of the unit's bags, which are no more than its lanes.
+  const int64_t first_bag = bag;
+  uint32_t own_begin = 0, own_end = 0;
+  if (feature.row_splits) {
+    if (bag + unit.lane < last_bag) {
+      const BagRange own = RangeOfBag(feature, static_cast<uint32_t>(bag + unit.lane), note);
+      own_begin = static_cast<uint32_t>(own.begin);
+      own_end = static_cast<uint32_t>(own.end);
+    }
   }
+  if (!kMax && !feature.weights) {
+    const bool single = feature.row_splits ? bag + unit.lane >= last_bag || own_end - own_begin == 1
+                                           : feature.ids_a_bag == 1;
+    if (__all_sync(unit.mask, single)) {
+      const int64_t position =
+          feature.row_splits ? int64_t{__shfl_sync(unit.mask, own_begin, 0, unit.lanes)} : bag;
+      CopyRows<T, Out, Id, kPack>(feature, unit, bag, last_bag, position, note);
+      bag = last_bag;
+    }
+  }
+  const auto range_of = [&](int64_t b) -> BagRange {
+    if (!feature.row_splits) return RangeOfBag(feature, static_cast<uint32_t>(b), note);
+    const int from = static_cast<int>(b - first_bag);
+    return {__shfl_sync(unit.mask, own_begin, from, unit.lanes), __shfl_sync(unit.mask, own_end, from, unit.lanes)};
+  };
   Running<kPack, kMax> running;
   running.Clear();
   // Writes empty bags from `bag` on, notes long ones, and stops at the next bag to walk over.
   BagRange range{0, 0};
   const auto find_bag = [&] {
     for (; bag < last_bag; ++bag) {
-      range = RangeOfBag(feature, static_cast<uint32_t>(bag), note);
+      range = range_of(bag);
       if (range.end - range.begin > kLongBag) {
         if (unit.lane == 0) long_bags[atomicAdd(num_long, 1)] = {bag, range.begin, range.end, part};
       } else if (range.end == range.begin) {
@@ -278,7 +304,7 @@ __device__ __forceinline__ void PoolBlock(const DeviceFeature& feature, uint32_t
     if (feature.row_splits) {
       end = range.end;
       for (int64_t b = bag + 1; b < last_bag; ++b) {
-        const BagRange next = RangeOfBag(feature, static_cast<uint32_t>(b), note);
+        const BagRange next = range_of(b);
         if (next.begin != end || next.end - next.begin > kLongBag) break;
         end = next.end;
       }
@@ -331,7 +357,7 @@ __device__ __forceinline__ void PoolBlock(const DeviceFeature& feature, uint32_t
 }
 
 template <typename T, typename Out, typename Id>
-__global__ void __launch_bounds__(kThreads, kBlocksAProcessor)
+__global__ void __launch_bounds__(kThreads, kBlocksAProcessor<T>)
     embedding_bag_forward_kernel(const __grid_constant__ FeatureList list) {
   constexpr int kWide = 16 / sizeof(T);
   __shared__ LongBag long_bags[kMaxBagsABlock];
@@ -429,7 +455,8 @@ void ForwardLaunch(const BagBatch& batch, const DeviceFeature* features, int cou
     const int64_t ids_a_bag = std::max<int64_t>(1, feature.num_bags == 0 ? 1 : feature.num_ids / feature.num_bags);
     const int64_t most = std::min<int64_t>({kIdsAUnit / ids_a_bag, kMaxBagsAUnit, kMaxBagsABlock / units_a_block,
                                             total_bags * parts / kUnitsToFillDevice});
-    feature.bags_a_unit = static_cast<uint16_t>(std::max<int64_t>(1, most));
+    const int64_t bags = std::max<int64_t>(1, feature.row_splits ? std::min<int64_t>(most, feature.lanes) : most);
+    feature.bags_a_unit = static_cast<uint16_t>(bags);
     const int64_t units = (feature.num_bags + feature.bags_a_unit - 1) / feature.bags_a_unit * parts;
     blocks += (units + units_a_block - 1) / units_a_block;
     Check(blocks <= INT32_MAX, "All features together must need fewer than 2^31 blocks. Received: ", blocks);

@@ -183,7 +183,7 @@ void EmbeddingBagGradientCuda::Write(const std::vector<void*>& ids, const std::v
   CheckLaunch("write_ids_kernel");
   DispatchTableAndOutput(batch_.table_dtype, batch_.output_dtype, [&](auto t, auto g) {
     using T = decltype(t);
-    LaunchWalk<T, decltype(g), 8, 2>(*view_, pairs_->walk_blocks(), UniqueRows<T>{to}, stream);
+    LaunchWalk<T, decltype(g), 4, 2>(*view_, pairs_->walk_blocks(), UniqueRows<T>{to}, stream);
   });
 }
 

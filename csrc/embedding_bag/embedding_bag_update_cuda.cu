@@ -222,7 +222,7 @@ void EmbeddingBagUpdateCuda::Run(const StepInputs& step, void* workspace, CudaSt
     constexpr int kPairs = sizeof(T) == 2 ? 1 : 2;
     const auto launch = [&](auto slots) {
       constexpr int kSlots = decltype(slots)::value;
-      LaunchWalk<T, decltype(g), 8, kPairs>(view, pairs_->walk_blocks(),
+      LaunchWalk<T, decltype(g), 4, kPairs>(view, pairs_->walk_blocks(),
                                             StepRows<T, kSlots>{rule_, scalars, tables, StepScalars{}, UpdateTable{}},
                                             stream);
     };

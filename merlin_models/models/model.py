@@ -14,8 +14,7 @@ from merlin_models.blocks.inputs import InputBlock
 from merlin_models.blocks.symbolic import SymbolicBuild, shapes_of_schema
 from merlin_models.layers import EmbeddingBag, EmbeddingBagCollection
 from merlin_models.models.objective import Objective
-from merlin_models.models.row_sparse_training import RowSparseTraining
-from merlin_models.optimizers import EmbeddingOptimizer, with_row_sparse
+from merlin_models.optimizers import EmbeddingOptimizer, RowSparseTraining, with_row_sparse
 from merlin_models.schema import Schema
 from merlin_models.tasks import ParallelPredictionBlock, PredictionTask, tasks_of
 

@@ -15,6 +15,7 @@ from merlin_models.optimizers.rules import (
     rule_like,
     why_no_rule,
 )
+from merlin_models.optimizers.training import RowSparseTraining
 
 __all__ = [
     "SGD",
@@ -25,6 +26,7 @@ __all__ = [
     "LazyAdamW",
     "RMSprop",
     "RowSparse",
+    "RowSparseTraining",
     "RowwiseAdagrad",
     "is_table",
     "row_sparse_of",

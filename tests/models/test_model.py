@@ -167,7 +167,7 @@ def test_given_loss_and_metrics_replace_the_tasks():
     assert logs["loss"] == pytest.approx(np.mean((p - targets) ** 2), rel=1e-5)
     assert {name for name in logs if "/" in name} == {f"{TASK}/auc", f"{TASK}/mean_absolute_error"}
     model.compile()
-    assert isinstance(model.optimizer, keras.optimizers.RMSprop)
+    assert isinstance(model.optimizer.inner_optimizer, keras.optimizers.RMSprop)
     assert f"{TASK}/precision" in model.evaluate(features, targets, verbose=0, return_dict=True)
 
 

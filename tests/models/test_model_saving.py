@@ -73,7 +73,7 @@ def test_compile_arguments_are_saved(tmp_path):
     model.fit(features, targets, verbose=0)
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
-    assert isinstance(again.optimizer, keras.optimizers.SGD)
+    assert isinstance(again.optimizer.inner_optimizer, keras.optimizers.SGD)
     logs = again.evaluate(features, targets, verbose=0, return_dict=True)
     assert logs == pytest.approx(model.evaluate(features, targets, verbose=0, return_dict=True))
     assert "rating_b/binary_classification_task/area" in logs

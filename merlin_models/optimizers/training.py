@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from merlin_models.ops.lookups import record_lookups
-from merlin_models.optimizers import row_sparse_of
+from merlin_models.optimizers.row_sparse import row_sparse_of
 
 
 class RowSparseTraining:
@@ -20,8 +20,7 @@ class RowSparseTraining:
     Example:
         >>> import keras, numpy as np
         >>> from merlin_models.layers import EmbeddingBag
-        >>> from merlin_models.models import RowSparseTraining
-        >>> from merlin_models.optimizers import RowSparse
+        >>> from merlin_models.optimizers import RowSparse, RowSparseTraining
         >>> class MyModel(RowSparseTraining, keras.Model):
         ...     def __init__(self):
         ...         super().__init__()
@@ -46,6 +45,8 @@ class RowSparseTraining:
             self._loss_tracker.update_state(loss, sample_weight=keras.ops.shape(first)[0])
             loss = self.optimizer.scale_loss(loss)
         outputs, weights = recorder.outputs(), self.trainable_weights
+        if not self.optimizer.built:
+            self.optimizer.build(weights)  # LossScaleOptimizer would take the lookups for variables
         gradients = tape.gradient(loss, weights + [output.tensor for output in outputs])
         self.optimizer.apply(gradients, [*weights, *outputs])
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)

@@ -1,0 +1,116 @@
+"""Models train their tables by rows: the choice in compile, saving and resuming, and what moves."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from model_data import TASK, ratings, small_model
+
+from merlin_models.optimizers import LazyAdam, RowSparse, RowwiseAdagrad
+
+
+def fit(model, epochs=1, **kwargs):
+    features, targets = ratings(256)
+    return model.fit(features, targets, batch_size=64, epochs=epochs, shuffle=False, verbose=0, **kwargs)
+
+
+def make(**kwargs):
+    keras.utils.set_random_seed(5)
+    model = small_model()
+    model.compile(**kwargs)
+    return model
+
+
+def test_tables_are_stepped_by_rows_by_default():
+    model = make(optimizer="adam")
+    assert isinstance(model.optimizer, RowSparse)
+    assert isinstance(model.optimizer.embeddings, LazyAdam)
+    table = model[0]["categorical"].table("movieId")
+    before = table.numpy()
+    features, targets = ratings(64)
+    features["movieId"][:] = 7
+    model.fit(features, targets, batch_size=64, epochs=3, verbose=0)
+    moved = np.flatnonzero((table.numpy() != before).any(axis=1))
+    assert list(moved) == [7]
+    assert [v.shape for v in model.optimizer.table_state(table)] == [(41, 8), (41, 8)]
+
+
+def test_other_optimizers_for_tables():
+    model = make(optimizer="adam", embedding_optimizer=RowwiseAdagrad(0.1))
+    fit(model)
+    table = model[0]["categorical"].table("movieId")
+    assert [v.shape for v in model.optimizer.table_state(table)] == [(41,)]
+    dense = make(optimizer="adam", embedding_optimizer="dense")
+    assert type(dense.optimizer) is keras.optimizers.Adam
+    before = dense[0]["categorical"].table("movieId").numpy()
+    features, targets = ratings(64)
+    dense.fit(features, targets, batch_size=64, epochs=1, verbose=0)
+    features["movieId"][:] = 7
+    middle = dense[0]["categorical"].table("movieId").numpy()
+    dense.fit(features, targets, batch_size=64, epochs=1, verbose=0)
+    after = dense[0]["categorical"].table("movieId").numpy()
+    assert (before != middle).any()
+    assert (middle[8:] != after[8:]).any()  # Adam's momentum goes on for rows outside of the batch
+    with pytest.raises(
+        ValueError, match=r"embedding_optimizer must be 'auto', 'dense' or an EmbeddingOptimizer.*'adam'"
+    ):
+        make(optimizer="adam", embedding_optimizer="adam")
+    given = RowSparse("sgd")
+    assert make(optimizer=given).optimizer is given
+    with pytest.warns(UserWarning, match="Nadam is none of"):
+        model = make(optimizer="nadam")
+    fit(model)
+
+
+@pytest.mark.parametrize(
+    "options", [{"optimizer": "adam"}, {"optimizer": "sgd", "embedding_optimizer": RowwiseAdagrad(0.1)}]
+)
+def test_resumed_training_is_equal_to_the_bit(tmp_path, options):
+    whole = make(**options)
+    fit(whole, epochs=2)
+    half = make(**options)
+    fit(half)
+    half.save(tmp_path / "half.keras")
+    resumed = keras.models.load_model(tmp_path / "half.keras")
+    assert isinstance(resumed.optimizer, RowSparse)
+    assert int(resumed.optimizer.iterations) == 4
+    for one, other in zip(half.optimizer.variables, resumed.optimizer.variables, strict=True):
+        assert np.array_equal(one.numpy(), other.numpy()), one.path
+    fit(resumed)
+    for one, other in zip(
+        whole.weights + whole.optimizer.variables, resumed.weights + resumed.optimizer.variables, strict=True
+    ):
+        assert np.array_equal(one.numpy(), other.numpy()), one.path
+
+
+def test_resume_with_a_checkpoint_of_the_optimizer(tmp_path):
+    model = make(optimizer="adagrad")
+    fit(model)
+    checkpoint = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")
+    fit(model, epochs=1, callbacks=[checkpoint])
+    loaded = keras.models.load_model(tmp_path / "1.keras")
+    logs = [m.fit(*ratings(256), batch_size=64, shuffle=False, verbose=0).history["loss"] for m in (model, loaded)]
+    assert logs[0] == logs[1]
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision(policy):
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = make(optimizer=keras.optimizers.Adam(0.02))
+        assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer) == (policy == "mixed_float16")
+        logs = fit(model, epochs=30).history
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert logs["loss"][-1] < 0.8 * logs["loss"][0]
+    assert logs[f"{TASK}/auc"][-1] > 0.8
+
+
+def test_learns_as_well_as_with_dense_steps():
+    aucs = []
+    for choice in ("auto", "dense"):
+        model = make(optimizer=keras.optimizers.Adam(0.02), embedding_optimizer=choice)
+        aucs.append(fit(model, epochs=30).history[f"{TASK}/auc"][-1])
+    assert min(aucs) > 0.85
+    assert abs(aucs[0] - aucs[1]) < 0.1

@@ -1,0 +1,409 @@
+"""RowSparse: against Keras' own optimizers, with every kind of gradient, and in every way that Keras trains."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from merlin_models import optimizers
+from merlin_models.layers import EmbeddingBag, EmbeddingBagCollection, FeatureConfig, TableConfig
+from merlin_models.optimizers import RowSparseTraining
+
+ROWS, DIM = 30, 8
+
+
+class Recorded(RowSparseTraining, keras.Model):
+    """Two lookups of one layer, and another layer, into a dense head."""
+
+    def __init__(self, dtype: str | None = None, trainable: bool = True):
+        super().__init__()
+        self.bag = EmbeddingBag(ROWS, DIM, combiner="sum", dtype=dtype, trainable=trainable)
+        self.other = EmbeddingBag(5, 3, combiner="mean", dtype=dtype)
+        self.head = keras.layers.Dense(1, dtype=dtype)
+
+    def call(self, x):
+        parts = [self.bag(x["a"]), self.bag(x["b"]), self.other(x["c"])]
+        return keras.ops.cast(self.head(keras.ops.concatenate(parts, axis=-1)), "float32")
+
+
+class Plain(keras.Model):
+    """The same model, trained by Keras."""
+
+    def __init__(self, **kwargs):
+        super().__init__()
+        self.bag = EmbeddingBag(ROWS, DIM, combiner="sum", **kwargs)
+        self.other = EmbeddingBag(5, 3, combiner="mean")
+        self.head = keras.layers.Dense(1)
+
+    call = Recorded.call
+
+
+class Dense(Plain):
+    """The same with dense gradients: of several ids of a row Keras' Adagrad and Adam square each part by itself."""
+
+    def train_step(self, data):
+        x, y = data
+        with tf.GradientTape() as tape:
+            loss = self.compute_loss(x, y, self(x, training=True))
+        grads = tape.gradient(loss, self.trainable_variables)
+        self.optimizer.apply([tf.convert_to_tensor(g) for g in grads], self.trainable_variables)
+        return {"loss": loss}
+
+
+def data(examples: int = 32, rows: int = ROWS, seed: int = 0):
+    rng = np.random.default_rng(seed)
+    x = {"a": rng.integers(0, rows, (examples, 3)), "b": rng.integers(0, rows, (examples, 1))}
+    x["c"] = rng.integers(0, 5, (examples, 2))
+    return x, rng.normal(size=(examples, 1)).astype(np.float32)
+
+
+def build(cls, optimizer, seed: int = 3, **kwargs):
+    keras.utils.set_random_seed(seed)
+    model = cls(**kwargs)
+    x, _ = data(2)
+    model(x)
+    model.compile(optimizer, loss="mse", **({"jit_compile": False}))
+    return model
+
+
+def fit(model, batches: int = 4, epochs: int = 1, **kwargs):
+    x, y = data(16 * batches)
+    return model.fit(x, y, batch_size=16, epochs=epochs, shuffle=False, verbose=0, **kwargs)
+
+
+def assert_same_weights(a, b, tolerance=1e-6):
+    for one, other in zip(a.weights, b.weights, strict=True):
+        difference = np.abs(one.numpy().astype(np.float64) - other.numpy().astype(np.float64)).max()
+        assert difference <= tolerance, f"{one.path}: {difference}"
+
+
+@pytest.mark.parametrize("cls", [Recorded, Plain])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: keras.optimizers.SGD(0.1),
+        lambda: keras.optimizers.Adagrad(0.1),
+        lambda: keras.optimizers.SGD(0.1, weight_decay=0.0),
+    ],
+)
+def test_equals_keras(cls, make):
+    """SGD and Adagrad move only rows with a gradient: the same as Keras' over several steps."""
+    ours, theirs = build(cls, optimizers.RowSparse(make())), build(Dense, make())
+    fit(ours, epochs=2)
+    fit(theirs, epochs=2)
+    assert_same_weights(ours, theirs)
+    assert int(ours.optimizer.iterations) == int(theirs.optimizer.iterations) == 8
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: keras.optimizers.Adam(0.01),
+        lambda: keras.optimizers.AdamW(0.01, weight_decay=0.1),
+        lambda: keras.optimizers.RMSprop(0.01),
+        lambda: keras.optimizers.SGD(0.01, momentum=0.9),
+        lambda: keras.optimizers.SGD(0.01, momentum=0.9, nesterov=True, weight_decay=0.1),
+        lambda: keras.optimizers.Ftrl(0.05, l1_regularization_strength=0.01, l2_regularization_strength=0.1),
+    ],
+)
+def test_equals_keras_where_every_step_touches_every_row(make):
+    x, y = data(64)
+    x["a"][:, :] = np.arange(64 * 3).reshape(64, 3) % ROWS
+    x["c"][:, 0] = np.arange(64) % 5
+    models = [build(Recorded, optimizers.RowSparse(make())), build(Dense, make())]
+    for model in models:
+        model.fit(x, y, batch_size=64, epochs=5, shuffle=False, verbose=0)
+    assert_same_weights(*models, tolerance=3e-5)
+
+
+def test_lazy_rows_do_not_move():
+    model = build(Recorded, optimizers.RowSparse("adam"))
+    before = model.bag.embeddings.numpy()
+    x, y = data(64, rows=10)
+    model.fit(x, y, batch_size=16, epochs=2, verbose=0)
+    after = model.bag.embeddings.numpy()
+    assert np.array_equal(before[10:], after[10:])
+    assert (before[:10] != after[:10]).any(axis=1).all()
+    first, second = model.optimizer.table_state(model.bag.embeddings)
+    assert not first.numpy()[10:].any()
+    assert second.numpy()[:10].any()
+
+
+def test_recorded_and_plain_are_equal():
+    """The fused step and the one from unique rows, with a rule of its own learning rate."""
+    rule = optimizers.RowwiseAdagrad(0.3, clipnorm=0.5, l2=0.01, weight_decay=0.1)
+    models = [build(cls, optimizers.RowSparse("adam", rule)) for cls in (Recorded, Plain)]
+    for model in models:
+        fit(model, epochs=2)
+    assert_same_weights(*models, tolerance=2e-6)
+    assert float(models[0].optimizer.embedding_learning_rate) == pytest.approx(0.3)
+
+
+def test_no_gradient_is_computed_for_recorded_tables(monkeypatch):
+    model = build(Recorded, optimizers.RowSparse("adam"))
+    seen = []
+    apply = optimizers.RowSparse.apply
+
+    def spy(self, grads, variables):
+        seen.extend(g for g, v in zip(grads, variables, strict=True) if getattr(v, "row_sparse", False))
+        apply(self, grads, variables)
+
+    monkeypatch.setattr(optimizers.RowSparse, "apply", spy)
+    fit(model, batches=1)
+    assert seen
+    assert all(grad is None for grad in seen)
+
+
+def test_tied_weights():
+    """A table that is also a matrix of the model gets both gradients in one step."""
+
+    class Tied(RowSparseTraining, keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.bag = EmbeddingBag(ROWS, DIM, combiner="sum")
+
+        def call(self, ids):
+            return self.bag(ids) @ keras.ops.transpose(self.bag.embeddings)
+
+    x, _ = data(32)
+    models = []
+    for optimizer in (optimizers.RowSparse(keras.optimizers.Adagrad(0.1)), keras.optimizers.Adagrad(0.1)):
+        keras.utils.set_random_seed(1)
+        model = Tied()
+        model.compile(optimizer, loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        model.fit(x["a"], x["b"][:, 0], batch_size=16, epochs=3, shuffle=False, verbose=0)
+        models.append(model)
+    assert_same_weights(*models, tolerance=2e-6)
+
+
+def test_keras_embedding_with_repeated_ids():
+    """A marked variable of any layer: the gradient's ids may repeat."""
+    models = []
+    for wrap in (lambda o: optimizers.RowSparse(o), lambda o: o):
+        keras.utils.set_random_seed(1)
+        layer = keras.layers.Embedding(ROWS, DIM)
+        model = keras.Sequential([layer, keras.layers.Flatten(), keras.layers.Dense(1)])
+        model.build((None, 3))
+        layer.embeddings.row_sparse = True
+        model.compile(wrap(keras.optimizers.SGD(0.1)), loss="mse", jit_compile=False)
+        x, y = data(32)
+        model.fit(x["a"], y, batch_size=16, epochs=2, shuffle=False, verbose=0)
+        models.append(model)
+    assert_same_weights(*models)
+
+
+def test_regularized_and_constrained_tables_are_keras_own():
+    """A regularizer is one of all rows, so these tables are trained as Keras does, beside one that is not."""
+
+    class Mixed(RowSparseTraining, keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.free = EmbeddingBag(ROWS, DIM)
+            self.held = EmbeddingBag(ROWS, DIM, embeddings_regularizer=keras.regularizers.L2(0.1))
+            self.bound = EmbeddingBag(ROWS, DIM, embeddings_constraint=keras.constraints.UnitNorm(axis=1))
+
+        def call(self, ids):
+            return keras.ops.sum(self.free(ids) + self.held(ids) + self.bound(ids), axis=-1, keepdims=True)
+
+    models = []
+    for optimizer in (optimizers.RowSparse(keras.optimizers.SGD(0.1)), keras.optimizers.SGD(0.1)):
+        keras.utils.set_random_seed(1)
+        model = Mixed()
+        model.compile(optimizer, loss="mse")
+        x, y = data(32, rows=10)
+        model.fit(x["a"], y, batch_size=16, epochs=2, shuffle=False, verbose=0)
+        models.append(model)
+    assert_same_weights(*models)
+    optimizer = models[0].optimizer
+    assert [optimizer.takes(layer.embeddings) for layer in models[0].layers] == [True, False, False]
+    with pytest.raises(ValueError, match=r"Table must be one that the optimizer was built with"):
+        optimizer.table_state(models[0].held.embeddings)
+
+
+def test_frozen_table():
+    model = build(Recorded, optimizers.RowSparse("sgd"), trainable=False)
+    before = model.bag.embeddings.numpy()
+    fit(model)
+    assert np.array_equal(before, model.bag.embeddings.numpy())
+
+
+def test_frozen_table_beside_a_trained_one_in_a_collection():
+    tables = TableConfig("held", ROWS, DIM, trainable=False), TableConfig("free", ROWS, DIM)
+    collection = EmbeddingBagCollection([FeatureConfig("a", tables[0]), FeatureConfig("b", tables[1])], output="concat")
+
+    class Model(RowSparseTraining, keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.collection, self.head = collection, keras.layers.Dense(1)
+
+        def call(self, x):
+            return self.head(self.collection(x))
+
+    model = Model()
+    model.compile(optimizers.RowSparse("sgd"), loss="mse")
+    x, y = data(32)
+    held, free = (t.numpy() for t in collection.tables.values())
+    model.fit(x, y, batch_size=16, verbose=0)
+    assert np.array_equal(held, collection.tables["held"].numpy())
+    assert not np.array_equal(free, collection.tables["free"].numpy())
+
+
+def test_trained_weights_of_ids():
+    """Weights of ids that are trained get their gradient while the table is stepped from the lookup."""
+
+    class Weighted(RowSparseTraining, keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.bag = EmbeddingBag(ROWS, DIM, combiner="sum")
+            self.weigh = keras.layers.Embedding(ROWS, 1)
+
+        def call(self, ids):
+            return keras.ops.sum(self.bag(ids, self.weigh(ids)[..., 0]), axis=-1, keepdims=True)
+
+    models = []
+    for optimizer in (optimizers.RowSparse(keras.optimizers.SGD(0.1)), keras.optimizers.SGD(0.1)):
+        keras.utils.set_random_seed(1)
+        model = Weighted()
+        model.compile(optimizer, loss="mse", jit_compile=False)
+        x, y = data(32)
+        model.fit(x["a"], y, batch_size=16, epochs=2, shuffle=False, verbose=0)
+        models.append(model)
+    assert_same_weights(*models)
+
+
+@pytest.mark.parametrize("cls", [Recorded, Plain])
+@pytest.mark.parametrize(
+    "make", [lambda **k: keras.optimizers.SGD(0.1, **k), lambda **k: keras.optimizers.Adagrad(0.1, **k)]
+)
+def test_gradient_accumulation(cls, make):
+    """N small batches are one large one; and the same as Keras' own accumulation."""
+    ours = build(cls, optimizers.RowSparse(make(gradient_accumulation_steps=4)))
+    theirs = build(Dense, make(gradient_accumulation_steps=4))
+    large = build(Dense, make())
+    x, y = data(128)
+    for model, size in ((ours, 16), (theirs, 16), (large, 64)):
+        model.fit(x, y, batch_size=size, shuffle=False, verbose=0)
+    assert_same_weights(ours, theirs, tolerance=2e-6)
+    assert_same_weights(ours, large, tolerance=2e-6)
+    assert int(ours.optimizer.iterations) == 2
+    fit(ours, batches=3)  # not a whole number of steps: nothing moves after the last whole one
+    assert_weights = [w.numpy() for w in large.weights]
+    assert all(np.abs(a.numpy() - b).max() < 2e-6 for a, b in zip(ours.weights, assert_weights, strict=True))
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision(policy):
+    """Under mixed_float16 Keras wraps the optimizer in one that scales the loss, and skips steps that overflow."""
+    model = build(Recorded, optimizers.RowSparse(keras.optimizers.SGD(0.05)), dtype=policy)
+    if policy == "mixed_float16":
+        model.compile(keras.optimizers.LossScaleOptimizer(optimizers.RowSparse(keras.optimizers.SGD(0.05))), loss="mse")
+    plain = build(Plain, keras.optimizers.SGD(0.05))
+    fit(model, epochs=2)
+    fit(plain, epochs=2)
+    assert_same_weights(model, plain, tolerance=0.02 if policy == "mixed_float16" else 0.1)
+    if policy == "mixed_float16":
+        before = [w.numpy() for w in model.weights]
+        x, _ = data(16)
+        model.fit(x, np.full((16, 1), np.inf, np.float32), verbose=0)
+        assert all(np.array_equal(a, b.numpy()) for a, b in zip(before, model.weights, strict=True))
+
+
+def test_loss_scale_factor():
+    models = [
+        build(Recorded, optimizers.RowSparse(keras.optimizers.Adagrad(0.1, loss_scale_factor=f))) for f in (None, 64.0)
+    ]
+    for model in models:
+        fit(model)
+    assert_same_weights(*models)
+
+
+def test_learning_rates():
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([1], [0.1, 0.0])
+    model = build(Recorded, optimizers.RowSparse(keras.optimizers.SGD(schedule)))
+    fit(model, batches=2)
+    before = [w.numpy() for w in model.weights]
+    fit(model, batches=2)
+    assert all(np.array_equal(a, b.numpy()) for a, b in zip(before, model.weights, strict=True))
+
+    model = build(Recorded, optimizers.RowSparse(keras.optimizers.SGD(0.1)))
+    stop = keras.callbacks.LearningRateScheduler(lambda epoch, rate: 0.0 if epoch else rate)
+    fit(model, epochs=1, callbacks=[stop])
+    before = [w.numpy() for w in model.weights]
+    fit(model, epochs=2, initial_epoch=1, callbacks=[stop])
+    assert all(np.array_equal(a, b.numpy()) for a, b in zip(before, model.weights, strict=True))
+    assert float(model.optimizer.learning_rate) == 0.0
+
+    model = build(Recorded, optimizers.RowSparse(keras.optimizers.SGD(0.1), optimizers.SGD(0.1)))
+    fit(model)
+    model.optimizer.embedding_learning_rate = 0.0
+    table, kernel = model.bag.embeddings.numpy(), model.head.kernel.numpy()
+    fit(model)
+    assert np.array_equal(table, model.bag.embeddings.numpy())
+    assert not np.array_equal(kernel, model.head.kernel.numpy())
+    own = build(Recorded, optimizers.RowSparse("sgd", optimizers.SGD(schedule)))
+    fit(own, batches=2)
+    table = own.bag.embeddings.numpy()
+    fit(own, batches=2)
+    assert np.array_equal(table, own.bag.embeddings.numpy())
+    with pytest.raises(ValueError, match=r"embedding_learning_rate can be set if"):
+        own.optimizer.embedding_learning_rate = 1.0
+
+
+@pytest.mark.parametrize("how", [{"run_eagerly": True}, {"steps_per_execution": 2}])
+def test_ways_to_run(how):
+    models = [build(Recorded, optimizers.RowSparse("adam")) for _ in range(2)]
+    models[1].compile(optimizers.RowSparse("adam"), loss="mse", **how)
+    for model in models:
+        fit(model)
+    assert_same_weights(*models)
+
+
+def test_only_tables():
+    """A model of nothing but a table: the step counts all the same."""
+
+    class Only(RowSparseTraining, keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.bag = EmbeddingBag(ROWS, 1)
+
+        def call(self, ids):
+            return self.bag(ids)
+
+    model = Only()
+    model.compile(optimizers.RowSparse("adam"), loss="mse")
+    x, y = data(32)
+    model.fit(x["a"], y, batch_size=16, verbose=0)
+    assert int(model.optimizer.iterations) == 2
+
+
+def test_custom_loop_in_eager_execution():
+    bag = EmbeddingBag(ROWS, DIM, combiner="sum")
+    bag.build()
+    optimizer = optimizers.RowSparse(keras.optimizers.SGD(1.0))
+    before = bag.embeddings.numpy()
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(bag(np.array([[1, 1, 2]])))
+    grads = tape.gradient(loss, bag.trainable_variables)
+    optimizer.apply_gradients(zip(grads, bag.trainable_variables, strict=True))
+    change = before - bag.embeddings.numpy()
+    assert np.allclose(change[1], 2.0)
+    assert np.allclose(change[2], 1.0)
+    assert not change[3:].any()
+
+
+def test_distribution_is_refused():
+    with tf.distribute.MirroredStrategy(["/cpu:0"]).scope():
+        optimizer, variable = optimizers.RowSparse("sgd"), keras.Variable(np.zeros(3, np.float32))
+        with pytest.raises(NotImplementedError, match=r"RowSparse runs on one device. Received: MirroredStrategy"):
+            optimizer.apply([tf.zeros(3)], [variable])
+
+
+def test_config_round_trip():
+    optimizer = optimizers.RowSparse(keras.optimizers.Adam(0.02), optimizers.RowwiseAdagrad(0.3), name="mine")
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(optimizer))
+    assert again.get_config() == optimizer.get_config()
+    assert isinstance(again.embeddings, optimizers.RowwiseAdagrad)
+    derived = optimizers.RowSparse.from_config(optimizers.RowSparse("adagrad").get_config())
+    assert isinstance(derived.embeddings, optimizers.Adagrad)
