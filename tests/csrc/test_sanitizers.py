@@ -1,0 +1,67 @@
+"""The CPU kernels under AddressSanitizer and UndefinedBehaviorSanitizer, for every instruction set of this machine."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import pathlib
+import re
+import shutil
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SOURCES = ROOT / "csrc"
+FLAGS = [
+    "-std=c++17",
+    "-O1",
+    "-g",
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=all",
+    "-fno-omit-frame-pointer",
+]
+AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma", "-mf16c"]
+OF_FILE = {"rows_avx2.cc": ["-mavx2", "-mfma", "-mf16c"], "rows_avx512.cc": AVX512}
+
+
+def _sources() -> list[pathlib.Path]:
+    """What CMake compiles into the kernels without CUDA."""
+    listed = re.search(
+        r"target_sources\(merlin_kernels PRIVATE ([^)]*)\)", (SOURCES / "embedding_bag/CMakeLists.txt").read_text()
+    )
+    return [SOURCES / "common/parallel.cc", *(SOURCES / "embedding_bag" / name for name in listed.group(1).split())]
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory) -> pathlib.Path:
+    compiler = shutil.which("g++")
+    if compiler is None:
+        pytest.skip("g++ compiles the kernels with sanitizers")
+    folder = tmp_path_factory.mktemp("sanitized")
+    probe = folder / "probe.cc"
+    probe.write_text("int main() {}\n")
+    if subprocess.run([compiler, *FLAGS, probe, "-o", folder / "probe"], capture_output=True).returncode:
+        pytest.skip("g++ has no sanitizer runtime on this machine")
+
+    def compile_one(source: pathlib.Path) -> pathlib.Path:
+        made = folder / (source.stem + ".o")
+        own = OF_FILE.get(source.name, [])
+        command = [compiler, *FLAGS, *own, "-w", "-I", SOURCES, "-c", source, "-o", made]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return made
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        objects = list(
+            pool.map(compile_one, [*_sources(), pathlib.Path(__file__).with_name("exercise_embedding_bag.cc")])
+        )
+    program = folder / "exercise"
+    done = subprocess.run([compiler, *FLAGS, *objects, "-pthread", "-o", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return program
+
+
+def test_embedding_bag_is_clean(program):
+    done = subprocess.run([program], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "exercised" in done.stdout
