@@ -2,18 +2,71 @@
 
 from __future__ import annotations
 
+from benchmarks.ops.embedding_bag_problem import ADAGRAD_START, BETA1, BETA2, EPSILON, LEARNING_RATE
 from benchmarks.ops.peers_tensorflow import TensorFlowProvider
 
 
 class MerlinTensorFlow(TensorFlowProvider):
-    """``merlin_models.ops.embedding_bag``; updates are TensorFlow's raw ops on its unique rows."""
+    """``merlin_models.ops.embedding_bag``, and ``embedding_bag_update`` for a whole step: one op each."""
 
     name = "merlin_tf"
     requires = ("tensorflow", "merlin_models._C")
     grads_are_summed = True
+    dense = False  # ids as (batch, hot) blocks instead of values and row_splits
+
+    def unsupported(self, case, device, mode, optimizer):
+        return "bags differ in length" if self.dense and (case.ragged or case.ids == "movielens") else ""
+
+    def _features(self, bags):
+        from merlin_models.ops import Bags
+
+        if self.dense:
+            return [Bags(self._tf.reshape(values, [self._problem.batch, -1])) for values, _ in bags]
+        return [Bags(values, splits) for values, splits in bags]
 
     def pool(self, bags):
-        from merlin_models.ops import Bags, embedding_bag
+        from merlin_models.ops import embedding_bag
 
-        features = [Bags(values, splits) for values, splits in bags]
-        return embedding_bag(self._tables, features, combiners=self._problem.combiner)
+        return embedding_bag(self._tables, self._features(bags), combiners=self._problem.combiner)
+
+    def make_optimizer(self, optimizer):
+        from merlin_models.ops import UpdateRule
+
+        self._rule = UpdateRule(
+            optimizer, beta_1=BETA1, beta_2=BETA2, epsilon=EPSILON, initial_accumulator_value=ADAGRAD_START
+        )
+        tf = self._tf
+        self._step = tf.Variable(0, dtype=tf.int64)
+
+        @tf.function
+        def filled(shape, value):
+            return tf.fill(shape, value)
+
+        self._slots = [
+            [tf.Variable(filled(slot.shape(*table.shape), slot.initial_value)) for slot in self._rule.slots()]
+            for table in self._tables
+        ]
+
+    def train_step(self, bags, grads):
+        from merlin_models.ops import embedding_bag_update
+
+        outputs = self.pool(bags)
+        embedding_bag_update(
+            self._tables,
+            self._slots,
+            self._features(bags),
+            grads,
+            combiners=self._problem.combiner,
+            rule=self._rule,
+            learning_rate=LEARNING_RATE,
+            step=self._step,
+        )
+        self._step.assign_add(1)
+        return outputs
+
+
+class MerlinTensorFlowDense(MerlinTensorFlow):
+    """With ids as (batch, hot) blocks, where bags have one length."""
+
+    name = "merlin_tf_dense"
+    dense = True

@@ -23,7 +23,7 @@ constexpr int kThreads = 128;
 template <typename T>
 constexpr int kRowsInFlight = sizeof(T) == 4 ? 8 : 4;
 template <typename T>
-constexpr int kBlocksAProcessor = sizeof(T) == 4 ? 5 : 7;
+constexpr int kBlocksAProcessor = sizeof(T) == 4 ? 5 : 6;
 constexpr int kLongBag = 2048;        // ids
 constexpr int kIdsAUnit = 64;         // so many ids a unit should have, with short bags, by taking several
 constexpr int kMaxBagsAUnit = 32;
