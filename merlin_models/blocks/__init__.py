@@ -16,6 +16,8 @@ from merlin_models.blocks.aggregation import (
 from merlin_models.blocks.base import Block
 from merlin_models.blocks.combinators import ParallelBlock, ResidualBlock, SequentialBlock
 from merlin_models.blocks.embedding_features import EmbeddingFeatures, EmbeddingOptions
+from merlin_models.blocks.embedding_files import TensorInitializer
+from merlin_models.blocks.embedding_table import Embeddings, EmbeddingTable, infer_embedding_dim
 from merlin_models.blocks.inputs import ContinuousFeatures, InputBlock
 from merlin_models.blocks.mlp import MLPBlock
 from merlin_models.blocks.registry import Registry
@@ -34,6 +36,8 @@ __all__ = [
     "ElementwiseSum",
     "EmbeddingFeatures",
     "EmbeddingOptions",
+    "EmbeddingTable",
+    "Embeddings",
     "Filter",
     "InputBlock",
     "MLPBlock",
@@ -46,4 +50,6 @@ __all__ = [
     "Sum",
     "SumResidual",
     "TabularBlock",
+    "TensorInitializer",
+    "infer_embedding_dim",
 ]

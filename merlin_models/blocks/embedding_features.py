@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from keras import ops
 
 from merlin_models.blocks.base import register
 from merlin_models.blocks.combinators import as_features
+from merlin_models.blocks.embedding_files import TensorInitializer, frame_of, matrix_of, write_parquet
 from merlin_models.blocks.symbolic import is_symbolic, parts_from_config, rank_of
 from merlin_models.blocks.tabular import TabularBlock
 from merlin_models.layers import EmbeddingBagCollection, FeatureConfig, TableConfig
@@ -33,6 +35,8 @@ class EmbeddingOptions:
         embeddings_l2_reg: l adds ``l * sum(e ** 2)`` over the batch's pooled embeddings to the loss; rows
             that a batch does not read are not changed by it.
         combiner: how several ids of an example become one vector: "mean", "sum", "sqrtn" or "max".
+        embeddings_regularizer: a Keras regularizer for all tables, or None. It is one of all rows, so such tables are not
+            trained by rows; ``embeddings_l2_reg`` is the form for the rows that a batch reads.
     """
 
     embedding_dims: Mapping[str, int] | None = None
@@ -43,6 +47,7 @@ class EmbeddingOptions:
     embeddings_initializers: Any = None
     embeddings_l2_reg: float = 0.0
     combiner: str = "mean"
+    embeddings_regularizer: Any = None
 
     def table_configs(self, schema: Schema) -> dict[str, TableConfig]:
         """Table name -> table, one for each domain of the schema's columns.
@@ -70,9 +75,13 @@ class EmbeddingOptions:
         if initializer is None:
             initializer = keras.initializers.TruncatedNormal(stddev=0.05)
         initializer = keras.initializers.get(initializer)
-        # A copy a table: one initializer object gives every table of a shape the same numbers.
-        initializer = type(initializer).from_config(initializer.get_config())
-        return TableConfig(name, cardinality, dim, combiner=self.combiner, initializer=initializer)
+        if not isinstance(initializer, TensorInitializer):
+            # A copy a table: one initializer object gives every table of a shape the same numbers.
+            initializer = type(initializer).from_config(initializer.get_config())
+        regularizer = keras.regularizers.get(self.embeddings_regularizer)
+        return TableConfig(
+            name, cardinality, dim, combiner=self.combiner, initializer=initializer, regularizer=regularizer
+        )
 
     def _inferred(self, cardinality: int) -> int:
         dim = math.ceil(cardinality**0.25 * self.infer_embedding_sizes_multiplier)
@@ -169,6 +178,40 @@ class EmbeddingFeatures(TabularBlock):
         """The variable (rows, dim) of a table, by its name or a feature's. Raises KeyError for others."""
         tables = self.collection.tables
         return tables[name] if name in tables else tables[self.table_config(name).name]
+
+    def embedding_table_df(self, name: str | Tags, l2_normalization: bool = False) -> Any:
+        """A table as a pandas DataFrame: a row an id, a column a dimension.
+
+        Args:
+            name: of the table or a feature, or the tag of a feature.
+            l2_normalization: whether rows are divided by their norm.
+        """
+        return frame_of(self._numbers(name), l2_normalization)
+
+    def export_embedding_table(self, name: str | Tags, path: str | os.PathLike) -> None:
+        """Writes a table as a Parquet file with the columns "id" and "embedding"."""
+        write_parquet(self._numbers(name), path)
+
+    def load_embedding_table(self, name: str | Tags, data: Any) -> None:
+        """Sets a table to the rows of a Parquet file, a DataFrame or an array.
+
+        Raises:
+            ValueError: if their number or length is not the table's.
+        """
+        table, matrix = self._named_or_tagged(name), matrix_of(data)
+        if matrix.shape != tuple(table.shape):
+            raise ValueError(
+                f"data must have the shape of table '{name}', {tuple(table.shape)}. Received: {matrix.shape}"
+            )
+        table.assign(ops.cast(matrix, table.dtype))
+
+    def _numbers(self, name: str | Tags) -> Any:
+        return ops.convert_to_numpy(ops.cast(self._named_or_tagged(name), "float32"))
+
+    def _named_or_tagged(self, name: str | Tags) -> keras.Variable:
+        known = (*self.collection.tables, *self.feature_names)
+        tagged = [] if name in known or self.schema is None else self.schema.select_by_tag(name).column_names
+        return self.table(tagged[0] if tagged else name)
 
     def transform(self, inputs: Any) -> dict[str, Any]:
         inputs = dict(as_features(inputs, self.schema))

@@ -14,6 +14,8 @@ from merlin_models.blocks import (
     ElementwiseSum,
     EmbeddingFeatures,
     EmbeddingOptions,
+    Embeddings,
+    EmbeddingTable,
     Filter,
     InputBlock,
     MLPBlock,
@@ -25,9 +27,19 @@ from merlin_models.blocks import (
     Sum,
     SumResidual,
     TabularBlock,
+    TensorInitializer,
+    infer_embedding_dim,
 )
 from merlin_models.layers import EmbeddingBag, EmbeddingBagCollection, FeatureConfig, TableConfig
 from merlin_models.models import Model
+from merlin_models.optimizers import (
+    EmbeddingOptimizer,
+    LazyAdam,
+    LazyAdamW,
+    RowSparse,
+    RowSparseTraining,
+    RowwiseAdagrad,
+)
 from merlin_models.schema import ColumnSchema, Schema, Tag, Tags
 from merlin_models.tasks import (
     BinaryClassificationTask,
@@ -51,10 +63,15 @@ __all__ = [
     "EmbeddingBag",
     "EmbeddingBagCollection",
     "EmbeddingFeatures",
+    "EmbeddingOptimizer",
     "EmbeddingOptions",
+    "EmbeddingTable",
+    "Embeddings",
     "FeatureConfig",
     "Filter",
     "InputBlock",
+    "LazyAdam",
+    "LazyAdamW",
     "MLPBlock",
     "Model",
     "NoOp",
@@ -63,6 +80,9 @@ __all__ = [
     "PredictionTask",
     "RegressionTask",
     "ResidualBlock",
+    "RowSparse",
+    "RowSparseTraining",
+    "RowwiseAdagrad",
     "Schema",
     "SequentialBlock",
     "StackFeatures",
@@ -72,4 +92,6 @@ __all__ = [
     "TabularBlock",
     "Tag",
     "Tags",
+    "TensorInitializer",
+    "infer_embedding_dim",
 ]
