@@ -97,8 +97,10 @@ def make_model(schema: Schema) -> ml.Model:
         ml.MLPBlock([64, 32]),
         ml.BinaryClassificationTask(TARGET),
     )
-    # The running average of the weights predicts better than the weights of any one step.
-    model.compile(optimizer=keras.optimizers.Adam(LEARNING_RATE, use_ema=True, ema_momentum=AVERAGING))
+    # The running average of the weights predicts better than the weights of any one step. It is one of all rows of the
+    # tables, as the penalty is, so they are not trained by the rows of a batch alone, which is the default.
+    optimizer = keras.optimizers.Adam(LEARNING_RATE, use_ema=True, ema_momentum=AVERAGING)
+    model.compile(optimizer=optimizer, embedding_optimizer="dense")
     return model
 
 
