@@ -266,3 +266,36 @@ def test_wrong_input_changes_nothing(rng):
         native.EmbeddingBagUpdate(**call, slots=[[], []], grads=grads, rule={"name": "adagrad"})
     with pytest.raises(ValueError, match=r"rule must hold name.*'beta'"):
         native.EmbeddingBagUpdate(**call, slots=[[], []], grads=grads, rule={"name": "sgd", "beta": 1.0})
+
+
+def test_many_features(rng, arrays):
+    """512 features in one call, over tables of their own and shared ones."""
+    shapes = [(int(rows), int(dim)) for rows, dim in rng.integers(1, 24, (200, 2))]
+    case = random_case(rng, shapes, [f % 200 for f in range(512)], 5, 4)
+    call = arguments(case, arrays)
+    outputs = [arrays.to(np.full((5, d), np.nan, np.float32)) for d in case.dims]
+    native.embedding_bag_forward(**call, outputs=outputs)
+    expected, *_ = case.reference()
+    for output, e in zip(outputs, expected, strict=True):
+        np.testing.assert_allclose(arrays.back(output), e, rtol=1e-4, atol=1e-5)
+    assert_agrees(case, run(case, arrays, {"name": "adagrad"}, steps=1), "float32", scale=3)
+
+
+@pytest.mark.gpu
+def test_a_table_of_more_elements_than_an_int32_counts():
+    cupy = pytest.importorskip("cupy", reason="CuPy makes the GPU's arrays")
+    rows, dim = 17_000_000, 128
+    assert rows * dim > 2**31
+    table = cupy.zeros((rows, dim), cupy.float16)
+    state = cupy.full((rows,), 0.1, cupy.float32)
+    ids = cupy.asarray([[0, rows - 1], [rows - 2, rows - 1]], cupy.int64)
+    output, grad = cupy.empty((2, dim), cupy.float16), cupy.ones((2, dim), cupy.float16)
+    update = native.EmbeddingBagUpdate(
+        [table], [[state]], [ids], [None], [None], [0], ["sum"], [None], [grad], {"name": "rowwise_adagrad"}
+    )
+    update.step(learning_rate=1.0, step=0, workspace=cupy.zeros(update.workspace_bytes, cupy.uint8))
+    native.embedding_bag_forward([table], [ids], [None], [None], [0], ["sum"], [None], [output])
+    once, twice = -1.0 / np.sqrt(1.1), -2.0 / np.sqrt(4.1)
+    np.testing.assert_allclose(cupy.asnumpy(table[-2:, 0]), [once, twice], rtol=2e-3)
+    np.testing.assert_allclose(cupy.asnumpy(output[:, -1]), [once + twice] * 2, rtol=2e-3)
+    assert int((table != 0).any(axis=1).sum()) == 3
