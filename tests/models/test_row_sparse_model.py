@@ -67,21 +67,22 @@ def test_other_optimizers_for_tables():
     "options", [{"optimizer": "adam"}, {"optimizer": "sgd", "embedding_optimizer": RowwiseAdagrad(0.1)}]
 )
 def test_resumed_training_is_equal_to_the_bit(tmp_path, options):
-    whole = make(**options)
-    fit(whole, epochs=2)
-    half = make(**options)
-    fit(half)
-    half.save(tmp_path / "half.keras")
-    resumed = keras.models.load_model(tmp_path / "half.keras")
-    assert isinstance(resumed.optimizer, RowSparse)
-    assert int(resumed.optimizer.iterations) == 4
-    for one, other in zip(half.optimizer.variables, resumed.optimizer.variables, strict=True):
-        assert np.array_equal(one.numpy(), other.numpy()), one.path
-    fit(resumed)
-    for one, other in zip(
-        whole.weights + whole.optimizer.variables, resumed.weights + resumed.optimizer.variables, strict=True
-    ):
-        assert np.array_equal(one.numpy(), other.numpy()), one.path
+    with keras.device("cpu:0"):  # on a GPU the sums of dense layers are not the same in every run
+        whole = make(**options)
+        fit(whole, epochs=2)
+        half = make(**options)
+        fit(half)
+        half.save(tmp_path / "half.keras")
+        resumed = keras.models.load_model(tmp_path / "half.keras")
+        assert isinstance(resumed.optimizer, RowSparse)
+        assert int(resumed.optimizer.iterations) == 4
+        for one, other in zip(half.optimizer.variables, resumed.optimizer.variables, strict=True):
+            assert np.array_equal(one.numpy(), other.numpy()), one.path
+        fit(resumed)
+        for one, other in zip(
+            whole.weights + whole.optimizer.variables, resumed.weights + resumed.optimizer.variables, strict=True
+        ):
+            assert np.array_equal(one.numpy(), other.numpy()), one.path
 
 
 def test_resume_with_a_checkpoint_of_the_optimizer(tmp_path):
