@@ -24,8 +24,8 @@ template <typename T>
 constexpr int kRowsInFlight = sizeof(T) == 4 ? 8 : 4;
 template <typename T>
 constexpr int kBlocksAProcessor = sizeof(T) == 4 ? 5 : 6;
-constexpr int kLongBag = 2048;        // ids
-constexpr int kIdsAUnit = 64;         // so many ids a unit should have, with short bags, by taking several
+constexpr int kLongBag = 2048;  // ids
+constexpr int kIdsAUnit = 64;   // so many ids a unit should have, with short bags, by taking several
 constexpr int kMaxBagsAUnit = 32;
 constexpr int kUnitsToFillDevice = 4096;
 constexpr int kMaxBagsABlock = kThreads;  // see ForwardLaunch
@@ -266,11 +266,10 @@ __device__ __forceinline__ void PoolBlock(const DeviceFeature& feature, uint32_t
     }
   }
   if (!kMax && !feature.weights) {
-    const bool single = feature.row_splits ? bag + unit.lane >= last_bag || own_end - own_begin == 1
-                                           : feature.ids_a_bag == 1;
+    const bool single =
+        feature.row_splits ? bag + unit.lane >= last_bag || own_end - own_begin == 1 : feature.ids_a_bag == 1;
     if (__all_sync(unit.mask, single)) {
-      const int64_t position =
-          feature.row_splits ? int64_t{__shfl_sync(unit.mask, own_begin, 0, unit.lanes)} : bag;
+      const int64_t position = feature.row_splits ? int64_t{__shfl_sync(unit.mask, own_begin, 0, unit.lanes)} : bag;
       CopyRows<T, Out, Id, kPack>(feature, unit, bag, last_bag, position, note);
       bag = last_bag;
     }

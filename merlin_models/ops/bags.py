@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
+
+_NO_PADDING = np.iinfo(np.int64).min
 
 
 class Bags(NamedTuple):
@@ -84,6 +88,28 @@ def to_bags(ids: Any, weights: Any = None, padding_id: int | None = None, name: 
     if weights is not None:
         weights = _weights_like(weights, values, name)
     return Bags(values, row_splits, weights, padding_id)
+
+
+def op_inputs(features: Sequence[Bags]) -> dict[str, Any]:
+    """The arguments of the compiled ops that say what the features' bags are.
+
+    Ids that are int32 in some features and int64 in others become int64.
+    """
+    splits, weights, splits_of, weights_of = [], [], [], []
+    ids_dtype = tf.int32 if all(bags.values.dtype == tf.int32 for bags in features) else tf.int64
+    for bags in features:
+        splits_of.append(-1 if bags.row_splits is None else len(splits))
+        weights_of.append(-1 if bags.weights is None else len(weights))
+        splits += [] if bags.row_splits is None else [bags.row_splits]
+        weights += [] if bags.weights is None else [bags.weights]
+    return {
+        "ids": [tf.cast(bags.values, ids_dtype) for bags in features],
+        "row_splits": splits,
+        "weights": weights,
+        "splits_of_feature": splits_of,
+        "weights_of_feature": weights_of,
+        "padding_ids": [_NO_PADDING if bags.padding_id is None else bags.padding_id for bags in features],
+    }
 
 
 def _is_array(value: Any) -> bool:

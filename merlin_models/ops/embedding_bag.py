@@ -10,12 +10,11 @@ import tensorflow as tf
 from tensorflow.python.eager import tape as _tape
 
 from merlin_models import _native
-from merlin_models.ops.bags import Bags
+from merlin_models.ops.bags import Bags, op_inputs
 from merlin_models.ops.lookups import Lookup, current_recorder
 
 COMBINERS = ("sum", "mean", "sqrtn", "max")
 TABLE_DTYPES = (tf.float32, tf.float16, tf.bfloat16)
-_NO_PADDING = np.iinfo(np.int64).min
 
 
 def embedding_bag(
@@ -92,14 +91,6 @@ def embedding_bag(
         for table in tables:
             _tape.variable_accessed(table)  # what reading a variable does: a gradient tape then watches it
 
-    ids, splits, weights, splits_of, weights_of = [], [], [], [], []
-    ids_dtype = tf.int32 if all(bags.values.dtype == tf.int32 for bags in features) else tf.int64
-    for bags in features:
-        ids.append(tf.cast(bags.values, ids_dtype))
-        splits_of.append(-1 if bags.row_splits is None else len(splits))
-        weights_of.append(-1 if bags.weights is None else len(weights))
-        splits += [] if bags.row_splits is None else [bags.row_splits]
-        weights += [] if bags.weights is None else [bags.weights]
     ops = _native.tf_ops()
     if resource:
         op, table_inputs = ops.merlin_resource_embedding_bag, {"tables": [t.handle for t in tables], "T": table_dtype}
@@ -107,15 +98,10 @@ def embedding_bag(
         op, table_inputs = ops.merlin_embedding_bag, {"tables": tables}
     outputs = op(
         **table_inputs,
-        ids=ids,
-        row_splits=splits,
-        weights=weights,
+        **op_inputs(features),
         Tout=output_dtype,
         table_of_feature=list(table_of_feature),
-        splits_of_feature=splits_of,
-        weights_of_feature=weights_of,
         combiners=list(combiners),
-        padding_ids=[_NO_PADDING if bags.padding_id is None else bags.padding_id for bags in features],
         names=names,
         concat=concat,
         tables_trainable=not recorded,

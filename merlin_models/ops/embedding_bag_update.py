@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from merlin_models import _native
-from merlin_models.ops.bags import Bags
-from merlin_models.ops.embedding_bag import _NO_PADDING, _check, _unwrap
+from merlin_models.ops.bags import Bags, op_inputs
+from merlin_models.ops.embedding_bag import _check, _unwrap
 from merlin_models.ops.update_rule import UpdateRule
 
 
@@ -76,32 +76,19 @@ def embedding_bag_update(
     _check(tables, features, table_of_feature, combiners, names)
     _check_update(tables, slots, grads, rule, grad_of_feature, column_of_feature, count)
 
-    ids, splits, weights, splits_of, weights_of = [], [], [], [], []
-    ids_dtype = tf.int32 if all(bags.values.dtype == tf.int32 for bags in features) else tf.int64
-    for bags in features:
-        ids.append(tf.cast(bags.values, ids_dtype))
-        splits_of.append(-1 if bags.row_splits is None else len(splits))
-        weights_of.append(-1 if bags.weights is None else len(weights))
-        splits += [] if bags.row_splits is None else [bags.row_splits]
-        weights += [] if bags.weights is None else [bags.weights]
     return _native.tf_ops().merlin_embedding_bag_update(
         tables=[table.handle for table in tables],
         slots=[slot.handle for own in slots for slot in own],
-        ids=ids,
-        row_splits=splits,
-        weights=weights,
+        **op_inputs(features),
         grad=grads,
         learning_rate=tf.cast(learning_rate, tf.float32),
         step=tf.cast(step, tf.int64),
         grad_scale=tf.cast(grad_scale, tf.float32),
         T=tables[0].dtype,
         table_of_feature=table_of_feature,
-        splits_of_feature=splits_of,
-        weights_of_feature=weights_of,
         grad_of_feature=grad_of_feature,
         column_of_feature=column_of_feature,
         combiners=combiners,
-        padding_ids=[_NO_PADDING if bags.padding_id is None else bags.padding_id for bags in features],
         names=names,
         rule=rule.name,
         **rule.numbers(),

@@ -10,21 +10,11 @@ from bag_data import NUMPY_DTYPES, random_case
 from test_embedding_bag_native import Device, arguments
 
 from merlin_models import _native
+from merlin_models.ops import UpdateRule, embedding_bag_update_reference
 
 native = _native.module()
 
-# Rule -> its full slots, then whether there is one number a row; and the numbers that slots start from.
-SLOTS = {
-    "sgd": (0, False),
-    "momentum": (1, False),
-    "adagrad": (1, False),
-    "rowwise_adagrad": (0, True),
-    "adam": (2, False),
-    "rmsprop": (1, False),
-    "ftrl": (2, False),
-    "accumulate": (0, True),
-}
-START = {"adagrad": 0.1, "rowwise_adagrad": 0.1, "ftrl": 0.1}
+RULES = ("accumulate", "adagrad", "adam", "ftrl", "momentum", "rmsprop", "rowwise_adagrad", "sgd")
 TOLERANCE = {"float32": 2e-5, "float16": 2e-3, "bfloat16": 1.6e-2}
 
 
@@ -33,59 +23,8 @@ def arrays(request) -> Device:
     return Device(request.param)
 
 
-def make_slots(rule: str, tables: list[np.ndarray]) -> list[list[np.ndarray]]:
-    full, per_row = SLOTS[rule]
-    start = [START.get(rule, 0.0), 0.0]
-    slots = []
-    for table in tables:
-        own = [np.full(table.shape, start[i], np.float32) for i in range(full)]
-        slots.append(own + ([np.full(len(table), start[0], np.float32)] if per_row else []))
-    return slots
-
-
-def step_reference(options, table, slots, grad, touched, rate, step, scale):
-    """One step in float64, in place: rows `touched` of a table with the dense gradient `grad`."""
-    name = options["name"]
-    get = lambda key, default: options.get(key, default)  # noqa: E731
-    epsilon, l2, beta1, beta2 = get("epsilon", 1e-7), get("l2", 0.0), get("beta_1", 0.9), get("beta_2", 0.999)
-    for r in touched:
-        w, g = table[r], grad[r] * scale
-        if name != "ftrl":
-            g = g + 2 * l2 * w
-        norm = np.linalg.norm(g)
-        if get("clip_norm", 0.0) and norm > options["clip_norm"]:
-            g = g * options["clip_norm"] / norm
-        w -= rate * get("weight_decay", 0.0) * w
-        if name == "sgd":
-            w -= rate * g
-        elif name == "momentum":
-            m, momentum = slots[0][r], get("momentum", 0.0)
-            m[:] = momentum * m - rate * g
-            w += momentum * m - rate * g if get("nesterov", False) else m
-        elif name == "adagrad":
-            slots[0][r] += g * g
-            w -= rate * g / np.sqrt(slots[0][r] + epsilon)
-        elif name == "rowwise_adagrad":
-            slots[0][r] += (g * g).mean()
-            w -= rate * g / np.sqrt(slots[0][r] + epsilon)
-        elif name == "adam":
-            m, v = slots[0][r], slots[1][r]
-            m += (1 - beta1) * (g - m)
-            v += (1 - beta2) * (g * g - v)
-            alpha = rate * np.sqrt(1 - beta2 ** (step + 1)) / (1 - beta1 ** (step + 1))
-            w -= alpha * m / (np.sqrt(v) + epsilon)
-        elif name == "rmsprop":
-            slots[0][r] = beta2 * slots[0][r] + (1 - beta2) * g * g
-            w -= rate * g / np.sqrt(slots[0][r] + epsilon)
-        elif name == "ftrl":
-            n, z, l1 = slots[0][r], slots[1][r], get("l1", 0.0)
-            after = n + g * g
-            z += g - (np.sqrt(after) - np.sqrt(n)) / rate * w
-            w[:] = (np.clip(z, -l1, l1) - z) / (np.sqrt(after) / rate + 2 * l2)
-            n[:] = after
-        else:
-            w += g
-            slots[0][r] = 1.0
+def make_slots(rule: UpdateRule, tables: list[np.ndarray]) -> list[list[np.ndarray]]:
+    return [[np.full(slot.shape(*t.shape), slot.initial_value, np.float32) for slot in rule.slots()] for t in tables]
 
 
 def touched_rows(case, t: int) -> np.ndarray:
@@ -101,7 +40,8 @@ def run(case, arrays, options, steps=3, scale=0.5, rate=0.05, threads=0, seed=0)
     """Tables and slots after some steps, and what the reference makes of them."""
     rng = np.random.default_rng(seed)
     call = arguments(case, arrays)
-    slots = make_slots(options["name"], case.tables)
+    rule = UpdateRule(**options)
+    slots = make_slots(rule, case.tables)
     expected_tables = [t.astype(np.float64) for t in case.tables]
     expected_slots = [[s.astype(np.float64) for s in own] for own in slots]
     device_slots = [[arrays.to(s) for s in own] for own in slots]
@@ -117,10 +57,14 @@ def run(case, arrays, options, steps=3, scale=0.5, rate=0.05, threads=0, seed=0)
         update.step(learning_rate=rate, step=step, grad_scale=scale, workspace=workspace, num_threads=threads)
         now = dataclasses.replace(case, tables=expected_tables)  # which row is the largest may change
         _, dense, _ = now.reference([g.astype(np.float64) for g in grads])
-        for t, table in enumerate(expected_tables):
-            step_reference(options, table, expected_slots[t], dense[t], touched_rows(case, t), rate, step, scale)
-            # The next step begins from what is stored.
-            table[:] = table.astype(case.tables[t].dtype).astype(np.float64)
+        touched = [touched_rows(case, t) for t in range(len(expected_tables))]
+        expected_tables, expected_slots = embedding_bag_update_reference(
+            expected_tables, expected_slots, dense, touched, rule, rate, step, scale
+        )
+        # The next step begins from what is stored.
+        expected_tables = [
+            t.astype(own.dtype).astype(np.float64) for t, own in zip(expected_tables, case.tables, strict=True)
+        ]
     tables = [arrays.back(t) for t in call["tables"]]
     return tables, [[arrays.back(s) for s in own] for own in device_slots], expected_tables, expected_slots
 
@@ -140,7 +84,7 @@ def assert_agrees(case, result, dtype, scale=1.0):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize("rule", sorted(SLOTS))
+@pytest.mark.parametrize("rule", RULES)
 def test_rules(rng, arrays, rule, dtype):
     case = random_case(rng, [(50, 16), (7, 33), (300, 4), (11, 128), (40, 300)], [0, 1, 1, 2, 3, 0, 4], 33, dtype=dtype)
     options = {"name": rule, "momentum": 0.9, "l1": 0.01}
