@@ -102,7 +102,7 @@ cuda-check: $(STAMPS)/base
 
 # --- style -------------------------------------------------------------------------------------------------------
 
-CXX_SOURCES = $$(find csrc benchmarks -name '*.h' -o -name '*.cc' -o -name '*.cu' -o -name '*.cuh' -o -name '*.inc')
+CXX_SOURCES = $$(find csrc benchmarks tests -name '*.h' -o -name '*.cc' -o -name '*.cu' -o -name '*.cuh' -o -name '*.inc')
 
 lint: $(STAMPS)/lint
 	$(VENV)/bin/ruff check .
