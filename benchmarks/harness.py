@@ -248,8 +248,8 @@ def _prepare(op: Op, provider: Provider, problem: Problem, plan: Plan, clock: Wa
     peak = clock.peak_extra_bytes(call)
     estimate = warm[-1] if plan.device == "cpu" else clock.sample(call, inner=3)
     one = _Ready(provider, error, peak)
-    # A sample on a GPU should last some milliseconds; on a CPU it is one call, or what a clock's tick needs.
-    # Milliseconds a sample: on a GPU a host's time before the first kernel must not count as that of every step.
+    # A sample on a GPU lasts so long that a host's time before the first kernel does not count as that of every step; on a
+    # CPU it is one call, or what a clock's tick needs.
     one.inner = max(1, min(100, round((20.0 if plan.device == "cuda" else 0.2) / estimate)))
     one.samples = int(
         np.clip(plan.seconds * 1e3 / (estimate * one.inner), MIN_SAMPLES if estimate < 1e3 else 3, MAX_SAMPLES)
