@@ -14,7 +14,7 @@ from merlin_models.blocks.inputs import InputBlock
 from merlin_models.blocks.symbolic import SymbolicBuild, shapes_of_schema
 from merlin_models.layers import EmbeddingBag, EmbeddingBagCollection
 from merlin_models.models.objective import Objective
-from merlin_models.optimizers import EmbeddingOptimizer, RowSparseTraining, with_row_sparse
+from merlin_models.optimizers import EmbeddingOptimizer, RowSparseTraining, row_sparse_of, with_row_sparse
 from merlin_models.schema import Schema
 from merlin_models.tasks import ParallelPredictionBlock, PredictionTask, tasks_of
 
@@ -52,6 +52,7 @@ class Model(RowSparseTraining, SymbolicBuild, keras.Model):
     def __init__(self, *blocks: keras.layers.Layer, name: str | None = None, **kwargs: Any):
         super().__init__(name=name, **kwargs)
         self._objective: Objective | None = None
+        self._dense_tables = False
         self.blocks = _with_tasks(blocks)
         shapes = None if self.schema is None else shapes_of_schema(self.schema)
         if shapes is not None:
@@ -155,7 +156,7 @@ class Model(RowSparseTraining, SymbolicBuild, keras.Model):
                 ``RowwiseAdagrad(0.01)``: by that one. "dense": by ``optimizer`` itself, all rows at each step.
 
         Raises:
-            ValueError: for another embedding_optimizer.
+            ValueError: for another embedding_optimizer, or one that contradicts an ``optimizer`` that is a RowSparse.
         """
         rule = embedding_optimizer if isinstance(embedding_optimizer, EmbeddingOptimizer) else None
         if rule is None and embedding_optimizer not in ("auto", "dense"):
@@ -163,7 +164,11 @@ class Model(RowSparseTraining, SymbolicBuild, keras.Model):
                 "embedding_optimizer must be 'auto', 'dense' or an EmbeddingOptimizer. "
                 f"Received: {embedding_optimizer!r}"
             )
-        if embedding_optimizer != "dense" and self._has_tables():
+        if embedding_optimizer == "dense":
+            optimizer = keras.optimizers.get(optimizer)
+            if row_sparse_of(optimizer) is not None:
+                raise ValueError("embedding_optimizer must not be 'dense' where the optimizer is a RowSparse.")
+        elif self._has_tables():
             optimizer = with_row_sparse(optimizer, rule)
         objective = Objective(self.prediction_tasks, loss, loss_weights, metrics, weighted_metrics)
         super().compile(
@@ -174,6 +179,7 @@ class Model(RowSparseTraining, SymbolicBuild, keras.Model):
             auto_scale_loss=auto_scale_loss,
         )
         self._objective = objective
+        self._dense_tables = embedding_optimizer == "dense"
 
     def _has_tables(self) -> bool:
         layers = self._flatten_layers(include_self=False)
@@ -223,7 +229,11 @@ class Model(RowSparseTraining, SymbolicBuild, keras.Model):
 
     def get_compile_config(self) -> dict[str, Any] | None:
         config = super().get_compile_config()
-        return config and {**config, **keras.saving.serialize_keras_object(self._objective.arguments)}
+        if not config:
+            return config
+        # A rule is part of the optimizer's config.
+        tables = {"embedding_optimizer": "dense"} if self._dense_tables else {}
+        return {**config, **keras.saving.serialize_keras_object(self._objective.arguments), **tables}
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         self.compile(**keras.saving.deserialize_keras_object(config))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.eager import record
 
 from merlin_models.ops.bags import Bags
 
@@ -63,6 +64,8 @@ class _Recorder:
         """Whether a call on these is to be recorded: tables to step, and frozen ones beside them."""
         if _graph() is not self.graph:
             return False  # inside a branch or a loop body, whose tensors nobody outside may use
+        if not record.could_possibly_record():
+            return False  # computed once more for the backward pass (keras.RematScope, tf.recompute_grad)
         stepped = [table for table in tables if self.is_table(table)]
         return bool(stepped) and all(self.is_table(table) or not table.trainable for table in tables)
 
@@ -87,7 +90,9 @@ def record_lookups(tape: tf.GradientTape, is_table: Callable[[Any], bool]) -> It
     """While active, calls of embedding_bag on variables for which ``is_table`` holds are recorded.
 
     Their tables get no gradient then: the tape watches the calls' outputs instead, and whoever recorded them passes the
-    outputs' gradients with the lookups to the optimizer (``merlin_models.optimizers.RowSparse``).
+    outputs' gradients with the lookups to the optimizer (``merlin_models.optimizers.RowSparse``). Calls whose tensors the
+    tape cannot reach are not recorded, and their tables get a gradient as without: those in branches and loops, and those
+    in ``keras.RematScope`` or ``tf.recompute_grad``. A second tape of the caller's, inside, has to watch the outputs.
 
     Args:
         tape: of the training step, active.

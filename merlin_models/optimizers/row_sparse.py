@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -70,9 +71,11 @@ class RowSparse(keras.optimizers.Optimizer):
             and gradient accumulation are those of the tables as well.
         embeddings: an :class:`EmbeddingOptimizer` for the tables, or None for the row-sparse form of ``optimizer``. If that
             has none (see ``why_no_rule``), a UserWarning says so and the tables are trained as Keras does.
-            ``clipnorm``, ``clipvalue`` and ``global_clipnorm`` of ``optimizer`` do not apply to tables.
+            ``clipnorm``, ``clipvalue``, ``global_clipnorm`` and ``use_ema`` of ``optimizer`` do not apply to tables.
 
     Raises:
+        ValueError: if ``optimizer`` is a wrapper itself; as Keras', when applied without any gradient.
+        TypeError: if ``embeddings`` is no EmbeddingOptimizer.
         NotImplementedError: when applied under a ``tf.distribute`` strategy.
 
     Example:
@@ -107,7 +110,7 @@ class RowSparse(keras.optimizers.Optimizer):
                 f"{why_no_rule(self.inner_optimizer)}, so it has no row-sparse form: embedding tables are trained by Keras, "
                 "which reads and writes all their rows at each step. Pass embeddings=... (embedding_optimizer=... to "
                 "compile), e.g. LazyAdam(), to step only the rows that a batch touches.",
-                stacklevel=2,
+                stacklevel=_level_of_caller(),
             )
         self._embedding_rate: Any = None
 
@@ -217,7 +220,7 @@ class RowSparse(keras.optimizers.Optimizer):
         return self.inner_optimizer.scale_loss(loss)
 
     def finalize_variable_values(self, var_list: Any) -> None:
-        self.inner_optimizer.finalize_variable_values(var_list)
+        self.inner_optimizer.finalize_variable_values([variable for variable in var_list if not self.takes(variable)])
 
     def exclude_from_weight_decay(self, var_list: Any = None, var_names: Any = None) -> None:
         self.inner_optimizer.exclude_from_weight_decay(var_list, var_names)
@@ -251,8 +254,13 @@ class RowSparse(keras.optimizers.Optimizer):
                     parts.setdefault(self._var_key(variable), []).append(_of_variable(variable, grad))
             else:
                 dense.append((grad, variable))
+        if not parts and all(grad is None for grad, _ in dense):
+            raise ValueError("No gradients provided for any variable.")
+        still = [state.variable.path for key, state in self.__dict__["_tables"].items() if key not in parts]
+        if still:
+            warnings.warn(f"Gradients do not exist for tables {still}.", stacklevel=_level_of_caller())
         self._step_tables(parts)
-        if dense:
+        if any(grad is not None for grad, _ in dense):
             self.inner_optimizer.apply(*zip(*dense, strict=True))
         else:
             self.inner_optimizer._iterations.assign_add(1)
@@ -377,14 +385,32 @@ def with_row_sparse(optimizer: Any, embeddings: EmbeddingOptimizer | None = None
     Args:
         optimizer: a Keras optimizer, its name or its config, or a LossScaleOptimizer around one.
         embeddings: as for :class:`RowSparse`.
+
+    Raises:
+        ValueError: if ``optimizer`` is a RowSparse with another rule than ``embeddings``.
     """
     optimizer = keras.optimizers.get(optimizer)
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        if isinstance(optimizer.inner_optimizer, RowSparse):
-            return optimizer
-        return keras.optimizers.LossScaleOptimizer(
-            RowSparse(optimizer.inner_optimizer, embeddings),
-            initial_scale=optimizer.initial_scale,
-            dynamic_growth_steps=optimizer.dynamic_growth_steps,
-        )
-    return optimizer if isinstance(optimizer, RowSparse) else RowSparse(optimizer, embeddings)
+    scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    inner = optimizer.inner_optimizer if scaled else optimizer
+    if isinstance(inner, RowSparse):
+        if embeddings is not None and repr(embeddings) != repr(inner.embeddings):
+            raise ValueError(
+                "The tables' optimizer must be given once: by RowSparse(embeddings=...) or by embedding_optimizer. "
+                f"Received: {inner.embeddings} and {embeddings}"
+            )
+        return optimizer
+    if not scaled:
+        return RowSparse(inner, embeddings)
+    return keras.optimizers.LossScaleOptimizer(
+        RowSparse(inner, embeddings),
+        initial_scale=optimizer.initial_scale,
+        dynamic_growth_steps=optimizer.dynamic_growth_steps,
+    )
+
+
+def _level_of_caller() -> int:
+    """The stacklevel with which a warning names the first line outside of this library and of Keras."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in ("merlin_models", "keras"):
+        frame, level = frame.f_back, level + 1
+    return level

@@ -407,3 +407,81 @@ def test_config_round_trip():
     assert isinstance(again.embeddings, optimizers.RowwiseAdagrad)
     derived = optimizers.RowSparse.from_config(optimizers.RowSparse("adagrad").get_config())
     assert isinstance(derived.embeddings, optimizers.Adagrad)
+
+
+@pytest.mark.parametrize("way", ["keras.RematScope", "tf.recompute_grad"])
+@pytest.mark.parametrize("eager", [False, True])
+def test_recomputed_lookups_train_as_others(way, eager):
+    class Recomputed(RowSparseTraining, keras.Model):
+        def __init__(self, recompute):
+            super().__init__()
+            self.bag, self.head = EmbeddingBag(ROWS, DIM, combiner="sum"), keras.layers.Dense(1)
+            self.recompute = recompute
+
+        def call(self, ids):
+            look_up = tf.recompute_grad(self.bag) if self.recompute else self.bag
+            return self.head(look_up(ids))
+
+    def trained(recompute):
+        keras.utils.set_random_seed(3)
+        model = Recomputed(recompute and way == "tf.recompute_grad")
+        x, y = data()
+        model(x["a"])
+        model.compile(optimizers.RowSparse("adagrad"), loss="mse", run_eagerly=eager)
+        before = model.bag.embeddings.numpy()
+        model.fit(x["a"], y, batch_size=8, shuffle=False, verbose=0)
+        return model.bag.embeddings.numpy(), before
+
+    expected, _ = trained(False)
+    with keras.RematScope(mode="full" if way == "keras.RematScope" else None):
+        after, before = trained(True)
+    assert np.abs(after - before).max() > 1e-3
+    np.testing.assert_allclose(after, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_moving_averages_are_of_what_keras_trains():
+    x, y = data()
+    model = Recorded()
+    inner = keras.optimizers.Adam(use_ema=True, ema_momentum=0.5)
+    model.compile(optimizers.RowSparse(inner, embeddings=optimizers.Adagrad(0.1)), loss="mse")
+    model.fit(x, y, batch_size=8, epochs=2, verbose=0)  # Keras puts the averages in place at its end
+    averages = [v for v in inner.variables if "average" in v.path]
+    assert len(averages) == 2  # the head's
+    for variable, average in zip(model.head.trainable_variables, averages, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), average.numpy())
+
+
+def test_what_gets_no_gradient():
+    class Partly(Recorded):
+        used = "table"
+
+        def call(self, x):
+            table, other = self.bag(x["a"]), self.other(x["c"])
+            outputs = {"table": keras.ops.mean(table, axis=-1, keepdims=True), "head": self.head(other), "none": x["a"]}
+            return keras.ops.cast(outputs[self.used], "float32")[:, :1]
+
+    x, y = data()
+
+    def fit(used, **kwargs):
+        model = Partly()
+        model.used = used
+        model.other(x["c"]), model.head.build((None, 3))
+        model.compile(optimizers.RowSparse("sgd"), loss="mse")
+        model.fit(x, y, batch_size=len(y), verbose=0)
+        return model
+
+    with pytest.warns(UserWarning, match=r"Gradients do not exist for tables \['.*embedding_bag.*'\]"):
+        model = fit("table")
+    assert int(model.optimizer.iterations) == 1
+    with pytest.warns(UserWarning, match="Gradients do not exist for tables"):
+        fit("head")
+    with pytest.raises(ValueError, match="No gradients provided for any variable"):
+        fit("none")
+
+
+def test_warnings_name_the_callers_line():
+    with pytest.warns(UserWarning, match="Lion is none of") as caught:
+        optimizers.RowSparse("lion")
+    with pytest.warns(UserWarning, match="Lion is none of") as caught_inside:
+        optimizers.with_row_sparse("lion")
+    assert {warning.filename for warning in [*caught, *caught_inside]} == {__file__}
