@@ -4,6 +4,7 @@
 #include "common/check.h"
 
 namespace merlin {
+void BindDotInteraction(pybind11::module_& module);
 void BindEmbeddingBag(pybind11::module_& module);
 }  // namespace merlin
 
@@ -17,5 +18,6 @@ PYBIND11_MODULE(_C, module) {
 #else
   module.attr("with_cuda") = false;
 #endif
+  merlin::BindDotInteraction(module);
   merlin::BindEmbeddingBag(module);
 }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from merlin_models.layers.dot_interaction import DotInteraction
 from merlin_models.layers.embedding_bag import EmbeddingBag
 from merlin_models.layers.embedding_bag_collection import EmbeddingBagCollection, FeatureConfig, TableConfig
 
-__all__ = ["EmbeddingBag", "EmbeddingBagCollection", "FeatureConfig", "TableConfig"]
+__all__ = ["DotInteraction", "EmbeddingBag", "EmbeddingBagCollection", "FeatureConfig", "TableConfig"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from merlin_models._native import raise_device_errors
 from merlin_models.ops.bags import Bags, to_bags
+from merlin_models.ops.dot_interaction import dot_interaction, dot_interaction_reference
 from merlin_models.ops.embedding_bag import embedding_bag, embedding_bag_reference
 from merlin_models.ops.embedding_bag_update import embedding_bag_update, embedding_bag_update_reference
 from merlin_models.ops.lookups import Lookup, LookupOutput, record_lookups
@@ -15,6 +16,8 @@ __all__ = [
     "LookupOutput",
     "Slot",
     "UpdateRule",
+    "dot_interaction",
+    "dot_interaction_reference",
     "embedding_bag",
     "embedding_bag_reference",
     "embedding_bag_update",

@@ -21,19 +21,24 @@ FLAGS = [
     "-fno-omit-frame-pointer",
 ]
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma", "-mf16c"]
-OF_FILE = {"rows_avx2.cc": ["-mavx2", "-mfma", "-mf16c"], "rows_avx512.cc": AVX512}
+AVX2 = ["-mavx2", "-mfma", "-mf16c"]
+OPS = ["embedding_bag", "dot_interaction"]
 
 
-def _sources() -> list[pathlib.Path]:
+def _flags(source: pathlib.Path) -> list[str]:
+    """Those of the instruction set that a file is for."""
+    return AVX512 if source.stem.endswith("_avx512") else AVX2 if source.stem.endswith("_avx2") else []
+
+
+def _sources(op: str) -> list[pathlib.Path]:
     """What CMake compiles into the kernels without CUDA."""
-    listed = re.search(
-        r"target_sources\(merlin_kernels PRIVATE ([^)]*)\)", (SOURCES / "embedding_bag/CMakeLists.txt").read_text()
-    )
-    return [SOURCES / "common/parallel.cc", *(SOURCES / "embedding_bag" / name for name in listed.group(1).split())]
+    text = (SOURCES / op / "CMakeLists.txt").read_text()
+    listed = re.search(r"target_sources\(merlin_kernels PRIVATE ([^)]*)\)", text)
+    return [SOURCES / "common/parallel.cc", *(SOURCES / op / name for name in listed.group(1).split())]
 
 
-@pytest.fixture(scope="module")
-def program(tmp_path_factory) -> pathlib.Path:
+@pytest.fixture(params=OPS)
+def program(request, tmp_path_factory) -> pathlib.Path:
     compiler = shutil.which("g++")
     if compiler is None:
         pytest.skip("g++ compiles the kernels with sanitizers")
@@ -45,23 +50,21 @@ def program(tmp_path_factory) -> pathlib.Path:
 
     def compile_one(source: pathlib.Path) -> pathlib.Path:
         made = folder / (source.stem + ".o")
-        own = OF_FILE.get(source.name, [])
-        command = [compiler, *FLAGS, *own, "-w", "-I", SOURCES, "-c", source, "-o", made]
+        command = [compiler, *FLAGS, *_flags(source), "-w", "-I", SOURCES, "-c", source, "-o", made]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return made
 
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        objects = list(
-            pool.map(compile_one, [*_sources(), pathlib.Path(__file__).with_name("exercise_embedding_bag.cc")])
-        )
+        exercise = pathlib.Path(__file__).with_name(f"exercise_{request.param}.cc")
+        objects = list(pool.map(compile_one, [*_sources(request.param), exercise]))
     program = folder / "exercise"
     done = subprocess.run([compiler, *FLAGS, *objects, "-pthread", "-o", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return program
 
 
-def test_embedding_bag_is_clean(program):
+def test_kernels_are_clean(program):
     done = subprocess.run([program], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-4000:]
     assert "exercised" in done.stdout
