@@ -111,7 +111,7 @@ class Sum(Aggregation):
     def combine(self, tensors: dict[str, Any]) -> Any:
         total, *rest = tensors.values()
         for tensor in rest:
-            total = ops.add(total, tensor)
+            total = total + tensor  # ops.add takes an empty batch for a bias
         return total
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
-from keras import ops
 
 from merlin_models.blocks.aggregation import Aggregation, concat
 from merlin_models.blocks.base import Block, register
@@ -265,7 +264,7 @@ class ResidualBlock(Block):
             raise ValueError(
                 f"The block of a residual must keep the shape {tuple(inputs.shape)}. Received: {tuple(outputs.shape)}"
             )
-        return self.activation(ops.add(inputs, outputs))
+        return self.activation(inputs + outputs)
 
     def get_config(self) -> dict[str, Any]:
         return {

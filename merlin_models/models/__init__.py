@@ -3,5 +3,13 @@
 from __future__ import annotations
 
 from merlin_models.models.model import Model
+from merlin_models.models.ranking import DCNModel, DeepFMModel, DLRMModel, NCFModel, WideAndDeepModel
 
-__all__ = ["Model"]
+__all__ = [
+    "DCNModel",
+    "DLRMModel",
+    "DeepFMModel",
+    "Model",
+    "NCFModel",
+    "WideAndDeepModel",
+]

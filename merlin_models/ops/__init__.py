@@ -7,6 +7,7 @@ from merlin_models.ops.bags import Bags, to_bags
 from merlin_models.ops.dot_interaction import dot_interaction, dot_interaction_reference
 from merlin_models.ops.embedding_bag import embedding_bag, embedding_bag_reference
 from merlin_models.ops.embedding_bag_update import embedding_bag_update, embedding_bag_update_reference
+from merlin_models.ops.encode import encode_bags
 from merlin_models.ops.lookups import Lookup, LookupOutput, record_lookups
 from merlin_models.ops.update_rule import Slot, UpdateRule
 
@@ -22,6 +23,7 @@ __all__ = [
     "embedding_bag_reference",
     "embedding_bag_update",
     "embedding_bag_update_reference",
+    "encode_bags",
     "raise_device_errors",
     "record_lookups",
     "to_bags",
