@@ -56,7 +56,7 @@ def read(path):
 
 
 def write(path, *lines, end="\n"):
-    path.write_text("\n".join(lines) + end)
+    path.write_text("\n".join(lines) + end, encoding="utf-8", errors="surrogateescape")
     return path
 
 
@@ -103,7 +103,7 @@ def test_values_by_hand(tmp_path, end):
 
 def test_quotes_are_not_special(tmp_path):
     path = write(tmp_path / "a.tsv", line(ids=['"1']), line())
-    with pytest.raises(ValueError, match=r"C1 in row 1 of .*Received: b'\"1'"):
+    with pytest.raises(ValueError, match=r"C1 in row 1 of .*Received: '\"1'"):
         list(criteo.read_text(path))
 
 
@@ -141,9 +141,10 @@ def test_gzip_gives_the_same_rows(tmp_path):
         (line(numbers=[10**30]), r"column I1: Row #3"),
         (line("2"), r"label in row 3 of '.*day_0' must be 0 or 1. Received: 2\."),
         (line(""), r"label in row 3 of '.*day_0' must be 0 or 1. Received: None\."),
-        (line(ids=["", "xyz"]), r"C2 in row 3 of '.*day_0' must be a hexadecimal number.*Received: b'xyz'\."),
-        (line(ids=["123456789"]), r"C1 in row 3 .* of at most 8 digits, or empty. Received: b'123456789'\."),
+        (line(ids=["", "xyz"]), r"C2 in row 3 of '.*day_0' must be a hexadecimal number.*Received: 'xyz'\."),
+        (line(ids=["123456789"]), r"C1 in row 3 .* of at most 8 digits, or empty. Received: '123456789'\."),
         (line(ids=["é"]), r"C1 in row 3 .* must be a hexadecimal number"),
+        (line(ids=["\udcff"]), r"must be in Criteo's format. Received: column C1: Row #3.*UTF8"),
     ],
 )
 @pytest.mark.parametrize("block_bytes", [200, 1 << 20])

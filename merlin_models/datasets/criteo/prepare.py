@@ -16,7 +16,7 @@ from merlin_models.datasets.folders import Splits
 from merlin_models.datasets.workflows import import_nvtabular
 from merlin_models.loader.sizes import require_integer
 
-PART_SIZE = "256MB"  # of a partition in NVTabular's memory, where it is not a single row group
+PART_SIZE = "64MB"  # of a partition in NVTabular's memory, where it is not a single row group
 _PARTS = ("raw", "categories", "workflow", "train", "valid")
 
 

@@ -18,7 +18,7 @@ from merlin_models.loader.sizes import require_integer
 
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
 HEX_DIGITS = 8
-BLOCK_BYTES = 16 << 20
+BLOCK_BYTES = 4 << 20
 ROW_GROUP_ROWS = 131_072
 
 RAW_SCHEMA = pa.schema(
@@ -70,7 +70,7 @@ def read_text(path: str | os.PathLike, block_bytes: int = BLOCK_BYTES) -> Iterat
 
     Args:
         path: text, or text compressed by gzip if its name ends in .gz.
-        block_bytes: of text that become a batch; about twice as much memory is used.
+        block_bytes: of text that become a batch.
 
     Yields:
         Batches of the columns :data:`COLUMNS`: label int8, and int64 with nulls; the hexadecimal strings by their
@@ -160,7 +160,7 @@ def _parse(path: pathlib.Path, block_bytes: int) -> Iterator[pa.RecordBatch]:
         wrong.append(row)
         return "error"
 
-    types = {LABEL: pa.int8(), **dict.fromkeys(CONTINUOUS, pa.int64()), **dict.fromkeys(CATEGORICAL, pa.binary())}
+    types = {LABEL: pa.int8(), **dict.fromkeys(CONTINUOUS, pa.int64()), **dict.fromkeys(CATEGORICAL, pa.string())}
     try:
         with (
             pa.input_stream(path, compression="gzip" if path.suffix == ".gz" else None) as stream,
@@ -216,22 +216,19 @@ def _place(path: pathlib.Path, column: str, row: int) -> str:
     return f"{column} in row {row + 1} of '{path}'"
 
 
-def _from_hex(texts: pa.BinaryArray) -> tuple[pa.Array | None, int | None]:
+def _from_hex(texts: pa.StringArray) -> tuple[pa.Array | None, int | None]:
     """(int64 values with the nulls of `texts`, None), or (None, the first row that is no such number)."""
     present = pc.is_valid(texts).to_numpy(zero_copy_only=False)
-    lengths = pc.fill_null(pc.binary_length(texts), 0).to_numpy()
-    if (lengths > HEX_DIGITS).any():
-        return None, int(np.argmax(lengths > HEX_DIGITS))
-    # Digit by digit from the right, so that all rows have their last one in the same step.
-    offsets = np.frombuffer(texts.buffers()[1], np.int32)[texts.offset : texts.offset + len(texts) + 1].astype(np.int64)
-    digits = _DIGIT[np.frombuffer(texts.buffers()[2] or b"", np.uint8)]
+    rows = np.flatnonzero(present)
+    too_long = pc.fill_null(pc.greater(pc.binary_length(texts), HEX_DIGITS), False).to_numpy(zero_copy_only=False)
+    if too_long.any():
+        return None, int(np.argmax(too_long))
     values = np.zeros(len(texts), np.int64)
-    wrong = np.zeros(len(texts), bool)
-    for place in range(int(lengths.max(initial=0))):
-        has = lengths > place
-        digit = digits[offsets[1:][has] - 1 - place]
-        wrong[has] |= digit == 255
-        values[has] |= digit.astype(np.int64) << (4 * place)
-    if wrong.any():
-        return None, int(np.argmax(wrong))
+    if len(rows):
+        padded = pc.ascii_lpad(texts.drop_null(), HEX_DIGITS, "0").cast(pa.binary()).cast(pa.binary(HEX_DIGITS))
+        digits = _DIGIT[np.frombuffer(padded.buffers()[1], np.uint8, len(rows) * HEX_DIGITS)].reshape(-1, HEX_DIGITS)
+        wrong = (digits == 255).any(axis=1)
+        if wrong.any():
+            return None, int(rows[np.argmax(wrong)])
+        values[rows] = (digits[:, 0::2] << 4 | digits[:, 1::2]).view(">u4")[:, 0]
     return pa.array(values, mask=~present), None
