@@ -11,32 +11,15 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-import sys
 import warnings
 
 import numpy as np
 import pandas as pd
 
+from merlin_models.datasets.workflows import import_nvtabular
+
 PARTS = ("train", "valid", "test")
 NO_GENRES = "(no genres listed)"
-
-
-def configure_dask() -> None:
-    """Sets what NVTabular 23.8 needs from newer releases of dask; call it before anything imports dask.dataframe.
-
-    Without the first setting they cannot read Parquet for it, without the second list columns come out wrong: one id a
-    list. Older releases ignore both.
-
-    Raises:
-        RuntimeError: if dask.dataframe is imported already, without them.
-    """
-    import dask
-
-    for name in ("dataframe.query-planning", "dataframe.convert-string"):
-        value = dask.config.get(name, None)
-        if value is not False and "dask.dataframe" in sys.modules:
-            raise RuntimeError(f"dask's {name} must be False before dask.dataframe is imported. Received: {value}.")
-        dask.config.set({name: False})
 
 
 def read_ratings(folder: str | os.PathLike | None = None) -> pd.DataFrame:
@@ -118,10 +101,9 @@ def prepare(parts: dict[str, pd.DataFrame], folder: str | os.PathLike) -> Prepar
         parts: from :func:`split_by_user`; must have "train".
         folder: is written to: raw/, categories/, workflow/, and a folder of Parquet files and schema.pbtxt a part.
     """
-    configure_dask()
+    nvt = import_nvtabular()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on machines without a GPU the Merlin packages warn of each library for one
-        import nvtabular as nvt
         from merlin.schema import Tags
 
         folder = pathlib.Path(folder).resolve()

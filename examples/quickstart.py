@@ -22,7 +22,9 @@ import movielens
 import report
 from baselines import Biases, auc, fit_biases, log_loss
 
-movielens.configure_dask()  # before anything brings dask.dataframe in
+from merlin_models.datasets.workflows import configure_dask
+
+configure_dask()  # before anything brings dask.dataframe in
 
 import keras
 import numpy as np

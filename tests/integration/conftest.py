@@ -16,8 +16,10 @@ sys.path.append(str(ROOT / "examples"))
 
 import movielens  # noqa: E402
 
+from merlin_models.datasets.workflows import configure_dask  # noqa: E402
+
 if importlib.util.find_spec("dask"):
-    movielens.configure_dask()  # before any test module imports dask.dataframe
+    configure_dask()  # before any test module imports dask.dataframe
 
 GENRES = ["Action", "Comedy", "Drama", "Horror", "Romance", "Sci-Fi"]
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import movielens
 import numpy as np
 import pandas as pd
@@ -95,13 +91,3 @@ def test_schema_tells_features_from_the_target(twin):
     assert not schema["movieId"].is_list
     for name in ("movieId", "userId"):
         assert schema[name].cardinality == twin.frame("train")[name].max() + 1
-
-
-def test_dask_is_configured_too_late():
-    pytest.importorskip("dask.dataframe", reason="needs dask, which nvtabular brings")
-    code = "import sys, dask.dataframe; sys.path.append(sys.argv[1]); import movielens; movielens.configure_dask()"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("DASK_")}
-    folder = os.path.dirname(movielens.__file__)
-    done = subprocess.run([sys.executable, "-c", code, folder], env=environment, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "dask's dataframe.query-planning must be False before" in done.stderr
