@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import pathlib
+import subprocess
 import sys
 import zlib
+from collections.abc import Callable
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # NVTabular 23.8 beside dask of 2024: to be set before dask.dataframe is imported.
@@ -51,3 +53,19 @@ def device(request: pytest.FixtureRequest) -> str:
 def rng(request: pytest.FixtureRequest) -> np.random.Generator:
     """Fixed for each test, different between tests."""
     return np.random.default_rng(zlib.crc32(request.node.name.encode()))
+
+
+@pytest.fixture
+def run_python(tmp_path: pathlib.Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs code in a process of its own, which imports the package that is under test and nothing from the folder here."""
+
+    def run(code: str, without: str = "no such prefix", check: bool = True) -> subprocess.CompletedProcess[str]:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(without)}
+        environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert not check or done.returncode == 0, done.stderr
+        return done
+
+    return run

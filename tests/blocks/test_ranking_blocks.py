@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -185,14 +182,14 @@ def test_hashed_cross():
     assert len(np.unique(bins)) > 25  # of 30
 
 
-def test_hashed_cross_is_the_same_in_another_process():
+def test_hashed_cross_is_the_same_in_another_process(run_python):
     code = (
         "import numpy as np, merlin_models.tf as ml\n"
         "schema = ml.Schema([ml.ColumnSchema.create_categorical(name, 99) for name in 'ab'])\n"
         "out = ml.HashedCross(schema, num_bins=1000, output_mode='int')({'a': np.arange(20), 'b': np.arange(20)})\n"
         "print(np.asarray(out['cross_a_b'])[:, 0].tolist())"
     )
-    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(2)]
+    runs = [run_python(code) for _ in range(2)]
     assert runs[0].stdout == runs[1].stdout
     assert runs[0].stdout.count(",") == 19
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from bag_data import assert_close, random_case
@@ -154,12 +151,12 @@ def test_too_little_room_for_the_gradient():
         )  # fmt: skip
 
 
-def test_needs_no_tensorflow():
+def test_needs_no_tensorflow(run_python):
     code = (
         "import sys; from merlin_models import _native; _native.module(); "
         "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd="/tmp", env={"PYTHONPATH": ":".join(sys.path)})
+    run_python(code)
 
 
 @pytest.mark.parametrize("shape", ["table", "output"])

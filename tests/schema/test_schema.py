@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -249,6 +246,6 @@ def test_old_import_name():
     assert merlin_standard_lib.Tag is Tags
 
 
-def test_import_is_light():
+def test_import_is_light(run_python):
     code = "import sys, merlin_models.schema; assert not {'tensorflow', 'keras'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd="/tmp", env={"PYTHONPATH": ":".join(sys.path)})
+    run_python(code)
