@@ -90,7 +90,9 @@ def main(arguments: list[str]) -> int:
     if options.device == "cuda" and len(chosen_runtimes) > 1:
         raise SystemExit("On cuda, providers driven by torch and by tensorflow need a process each: choose one of them")
     modes = choose(options.mode, MODES, "mode", {})
-    optimizers = choose(options.optimizers, dict.fromkeys(op.OPTIMIZERS), "optimizers", {})
+    if "update" in modes and not op.OPTIMIZERS:
+        raise SystemExit(f"--mode must be of forward and full for {options.op}. Received: {options.mode}")
+    optimizers = choose(options.optimizers, dict.fromkeys(op.OPTIMIZERS), "optimizers", {}) if op.OPTIMIZERS else [""]
 
     clock = make_clock(options.device, chosen_runtimes.pop())
     copy_gbps = clock.copy_gbps()

@@ -10,23 +10,38 @@
 
 #include "common/cuda_utils.cuh"
 #include "dot_interaction/dot_interaction.h"
+#include "embedding_bag/bag_device.cuh"
 
 namespace merlin {
 
 constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
 
-// Where the rows of sample 0 are, and how far apart those of consecutive samples.
-struct RowPlaces {
-  const char* row[kMaxInteractionFeatures];
-  uint32_t stride[kMaxInteractionFeatures];  // bytes
+// Where a feature's rows are. Without ids: that of sample 0, and how far apart those of consecutive samples; with ids:
+// a table's first row, and how far apart its rows.
+struct RowPlace {
+  const char* base;
+  uint32_t stride;  // bytes
+  // Of lookups:
+  int32_t num_rows;
+  const void* ids;  // [batch, hotness]
+  int64_t padding_id;
+  int16_t hotness, combiner, index;  // index: in the caller's order, for notes
+};
+
+// Where the gradient of a feature goes: that of sample 0, and how far apart those of consecutive samples.
+struct GradientPlace {
+  char* base;
+  uint32_t stride;  // bytes
 };
 
 struct InteractionArgs {
   int64_t batch;
   int features, dim, width;
   bool lower, self, concat_first;
-  RowPlaces places;
+  bool ids_are_int64;
+  volatile unsigned long long* note;
+  RowPlace place[kMaxInteractionFeatures];
 };
 
 // The place of the pair i > j (or i == j) among the pairs.
@@ -117,9 +132,169 @@ __device__ __forceinline__ uint32_t WordOf(const uint4& chunk, int i) {
   return i == 0 ? chunk.x : i == 1 ? chunk.y : i == 2 ? chunk.z : chunk.w;
 }
 
+// ---- where rows come from ----
+
+// Rows that lie in memory as they are, sample after sample. A lane has the rows of kRows features; begin with Start,
+// then Next for every sample.
+template <typename T, int kRows, bool kVector>
+struct DenseRows {
+  using Element = T;
+  static constexpr bool kStartIsCheap = true;  // cheaper than the registers that keep it
+  const char* row[kRows];
+  uint32_t stride[kRows];
+
+  template <typename FeatureOf>
+  __device__ __forceinline__ void Start(const InteractionArgs& args, int64_t sample, int64_t, FeatureOf&& feature_of) {
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      const int feature = feature_of(r);
+      row[r] = nullptr;
+      stride[r] = 0;
+      if (feature < args.features) {
+        stride[r] = args.place[feature].stride;
+        row[r] = args.place[feature].base + sample * stride[r];
+      }
+    }
+  }
+  __device__ __forceinline__ void Next(const InteractionArgs&, int64_t, int64_t step) {
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) row[r] = row[r] == nullptr ? nullptr : row[r] + step * stride[r];
+  }
+  __device__ __forceinline__ uint4 Chunk(const InteractionArgs& args, int r, int column) const {
+    return LoadChunk<T, kVector>(row[r], column, args.dim);
+  }
+};
+
+// 16 bytes of T from a row of Table, which is T or float: rows are aligned.
+template <typename T, typename Table>
+__device__ __forceinline__ uint4 LoadConverted(const char* row, int column, int dim) {
+  if constexpr (std::is_same_v<T, Table>) {
+    return LoadChunk<T, true>(row, column, dim);
+  } else {
+    const uint4 low = LoadChunk<float, true>(row, column, dim), high = LoadChunk<float, true>(row, column + 4, dim);
+    T item[8];
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      item[k] = RoundTo<T>(__uint_as_float(WordOf(low, k)));
+      item[4 + k] = RoundTo<T>(__uint_as_float(WordOf(high, k)));
+    }
+    return *reinterpret_cast<const uint4*>(item);
+  }
+}
+
+__device__ __forceinline__ int64_t IdAt(const InteractionArgs& args, const RowPlace& place, int64_t position) {
+  return args.ids_are_int64 ? __ldg(static_cast<const int64_t*>(place.ids) + position)
+                            : __ldg(static_cast<const int32_t*>(place.ids) + position);
+}
+
+// The row of an id, null for padding, and with a note for an id out of range.
+__device__ __forceinline__ const char* RowOf(const InteractionArgs& args, const RowPlace& place, int64_t id) {
+  if (id == place.padding_id) return nullptr;
+  if (id < 0 || id >= place.num_rows) {
+    NoteError(args.note, NoteKind::kId, place.index, id);
+    return nullptr;
+  }
+  return place.base + static_cast<uint64_t>(id) * place.stride;
+}
+
+// Rows of tables, one id a sample; features without ids are as in DenseRows. The next sample's ids are under way while
+// this one's rows are.
+template <typename T, typename Table, int kRows>
+struct OneHotRows {
+  using Element = T;
+  static constexpr bool kStartIsCheap = false;
+  const char* row[kRows];
+  int64_t next_id[kRows];
+  int feature[kRows];
+  bool is_table[kRows];
+
+  template <typename FeatureOf>
+  __device__ __forceinline__ void Start(const InteractionArgs& args, int64_t sample, int64_t step,
+                                        FeatureOf&& feature_of) {
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) feature[r] = feature_of(r);
+    FetchIds(args, sample);
+    Point(args, sample);
+    FetchIds(args, sample + step);
+  }
+  __device__ __forceinline__ void Next(const InteractionArgs& args, int64_t sample, int64_t step) {
+    Point(args, sample + step);
+    FetchIds(args, sample + 2 * step);
+  }
+  __device__ __forceinline__ void FetchIds(const InteractionArgs& args, int64_t sample) {
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      if (feature[r] >= args.features || sample >= args.batch) continue;
+      const RowPlace& place = args.place[feature[r]];
+      if (place.ids != nullptr) next_id[r] = IdAt(args, place, sample);
+    }
+  }
+  __device__ __forceinline__ void Point(const InteractionArgs& args, int64_t sample) {
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      row[r] = nullptr;
+      is_table[r] = false;
+      if (feature[r] >= args.features || sample >= args.batch) continue;
+      const RowPlace& place = args.place[feature[r]];
+      is_table[r] = place.ids != nullptr;
+      row[r] = is_table[r] ? RowOf(args, place, next_id[r]) : place.base + sample * place.stride;
+    }
+  }
+  __device__ __forceinline__ uint4 Chunk(const InteractionArgs& args, int r, int column) const {
+    if constexpr (!std::is_same_v<T, Table>) {
+      if (!is_table[r]) return LoadChunk<T, true>(row[r], column, args.dim);
+    }
+    return LoadConverted<T, Table>(row[r], column, args.dim);
+  }
+};
+
+// Rows of tables pooled: a few ids a sample, summed in float in their order, scaled and rounded as embedding_bag does.
+template <typename T, typename Table, int kRows>
+struct PooledRows {
+  using Element = T;
+  static constexpr bool kStartIsCheap = false;
+  int64_t sample;
+  int feature[kRows];
+
+  template <typename FeatureOf>
+  __device__ __forceinline__ void Start(const InteractionArgs&, int64_t first, int64_t, FeatureOf&& feature_of) {
+    sample = first;
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) feature[r] = feature_of(r);
+  }
+  __device__ __forceinline__ void Next(const InteractionArgs&, int64_t, int64_t step) { sample += step; }
+  __device__ __forceinline__ uint4 Chunk(const InteractionArgs& args, int r, int column) const {
+    if (feature[r] >= args.features || sample >= args.batch || column >= args.dim) return make_uint4(0, 0, 0, 0);
+    const RowPlace& place = args.place[feature[r]];
+    if (place.ids == nullptr) return LoadChunk<T, true>(place.base + sample * place.stride, column, args.dim);
+    if (place.hotness == 1) {
+      return LoadConverted<T, Table>(RowOf(args, place, IdAt(args, place, sample)), column, args.dim);
+    }
+    constexpr int kElements = 16 / sizeof(T);
+    float total[kElements] = {}, count = 0.0f;
+    for (int k = 0; k < place.hotness; ++k) {
+      const char* row = RowOf(args, place, IdAt(args, place, sample * place.hotness + k));
+      if (row == nullptr) continue;
+      count += 1.0f;
+      constexpr int kPack = 16 / sizeof(Table);
+#pragma unroll
+      for (int part = 0; part < kElements; part += kPack) {
+        const Pack<Table, kPack> pack = LoadConst<Table, kPack>(reinterpret_cast<const Table*>(row) + column + part);
+#pragma unroll
+        for (int e = 0; e < kPack; ++e) total[part + e] += AsFloat(pack.item[e]);
+      }
+    }
+    const float scale = ScaleOf(place.combiner, count, count);
+    T item[kElements];
+#pragma unroll
+    for (int e = 0; e < kElements; ++e) item[e] = RoundTo<T>(total[e] * scale);
+    return *reinterpret_cast<const uint4*>(item);
+  }
+};
+
 // Host side: places of the parts' rows, and whether all are fit for LoadChunk<kVector>.
 InteractionArgs ArgsOf(const Interaction& call);
-void PlaceGradients(const Interaction& call, char* (&rows)[kMaxInteractionFeatures]);
+void PlaceGradients(const Interaction& call, GradientPlace (&places)[kMaxInteractionFeatures]);
 bool RowsAreAligned(const Interaction& call, bool with_gradients);
 int Multiprocessors();
 

@@ -104,19 +104,28 @@ class DLRMBlock(Block):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         inputs = as_features(inputs, self._schema)
-        vectors = self.embeddings(inputs)
-        parts = [vectors[name] for name in sorted(vectors)]
+        bottom = None
         if self.bottom_block is not None:
             bottom = self.bottom_block(self.continuous(inputs))
-            dim = parts[0].shape[-1]
+            dim = self.embeddings.collection.features[0].table.output_dim
             if bottom.shape[-1] != dim:
                 raise ValueError(
                     "The embedding_dim needs to match the last layer of bottom MLP. "
                     f"Received: {dim} and {bottom.shape[-1]} units"
                 )
-            parts.insert(0, ops.cast(bottom, self.compute_dtype))
-        outputs = self.interaction(parts)
+            bottom = ops.cast(bottom, self.compute_dtype)
+        outputs = self._interactions(inputs, bottom)
         return outputs if self.top_block is None else self.top_block(outputs)
+
+    def _interactions(self, inputs: Any, bottom: Any) -> Any:
+        """By one op where that has a kernel for the inputs, else by one for lookups and one for products."""
+        if not self.embeddings.l2_reg:  # which is of the vectors
+            fused = self.interaction.of_lookups(self.embeddings.collection, self.embeddings.ids(inputs), bottom)
+            if fused is not None:
+                return fused
+        vectors = self.embeddings(inputs)
+        parts = [vectors[name] for name in sorted(vectors)]
+        return self.interaction(parts if bottom is None else [bottom, *parts])
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -213,12 +213,16 @@ class EmbeddingFeatures(TabularBlock):
         tagged = [] if name in known or self.schema is None else self.schema.select_by_tag(name).column_names
         return self.table(tagged[0] if tagged else name)
 
-    def transform(self, inputs: Any) -> dict[str, Any]:
+    def ids(self, inputs: Any) -> dict[str, Any]:
+        """The inputs as the collection takes them."""
         inputs = dict(as_features(inputs, self.schema))
         for column in self.schema or ():
             if not column.is_list and hasattr(inputs.get(column.name), "shape"):
                 inputs[column.name] = _one_id(column.name, inputs[column.name])
-        outputs = self.collection(inputs)
+        return inputs
+
+    def transform(self, inputs: Any) -> dict[str, Any]:
+        outputs = self.collection(self.ids(inputs))
         if self.l2_reg and not is_symbolic(outputs):
             for output in outputs.values():
                 self.add_loss(self.l2_reg * ops.sum(ops.square(ops.cast(output, "float32"))))

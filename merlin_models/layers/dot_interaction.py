@@ -8,7 +8,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from merlin_models.layers.embedding_bag_collection import EmbeddingBagCollection
 from merlin_models.ops.dot_interaction import ORDERS, PRECISIONS, dot_interaction
+from merlin_models.ops.lookup_interaction import fuses_here, lookup_interaction, why_not_fused
 
 
 @keras.saving.register_keras_serializable(package="merlin_models")
@@ -90,6 +92,46 @@ class DotInteraction(keras.layers.Layer):
         places = np.full((features, features), pairs)  # of what is not a pair: a column of zeros
         places[np.tril_indices(features, 0 if self.self_interaction else -1)] = np.arange(pairs)
         return ops.take(ops.pad(packed, [[0, 0], [0, 1]]), places.reshape(-1), axis=-1)
+
+    def of_lookups(self, collection: EmbeddingBagCollection, inputs: dict[str, Any], first: Any = None) -> Any:
+        """``self([first, *collection(inputs).values()])`` by one op that looks up and multiplies, or None.
+
+        The result is the same to the bit. On a GPU the looked-up vectors are not written to memory.
+
+        Args:
+            collection: built.
+            inputs: feature -> ids, as the collection takes them.
+            first: (batch, dim), a vector before those of the collection, or None.
+
+        Returns:
+            (batch, width); None where the op has no kernel for the inputs, or nothing to gain: without a GPU, with
+            ``skip_gather``, on symbolic inputs, and for what ``merlin_models.ops.why_not_fused`` says.
+        """
+        if self.skip_gather or not fuses_here() or not collection.built:
+            return None
+        if any(isinstance(value, keras.KerasTensor) for value in keras.tree.flatten([inputs, first])):
+            return None
+        names = list(collection.table_configs)
+        features = collection.features
+        arguments = {
+            "tables": [collection.tables[name] for name in names],
+            "features": collection.bags(inputs),
+            "combiners": [feature.table.combiner for feature in features],
+            "first": None if first is None else ops.cast(first, self.compute_dtype),
+            "output_dtype": self.compute_dtype,
+        }
+        if why_not_fused(**arguments):
+            return None
+        return lookup_interaction(
+            **arguments,
+            table_of_feature=[names.index(feature.table.name) for feature in features],
+            order=self.order,
+            self_interaction=self.self_interaction,
+            concat_first=self.concat_first and first is not None,
+            pad_to=self.pad_to,
+            precision=self.precision,
+            names=[feature.name for feature in features],
+        )
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, int]:
         shapes = input_shape if isinstance(input_shape, list) else [input_shape]

@@ -166,11 +166,8 @@ class EmbeddingBagCollection(keras.layers.Layer):
         return dict(self._tables)
 
     def call(self, inputs: dict[str, Any], weights: dict[str, Any] | None = None) -> Any:
-        self._check_inputs(inputs, weights)
         order = list(self.table_configs)
-        bags = [
-            self._bags(feature, inputs[feature.name], (weights or {}).get(feature.name)) for feature in self.features
-        ]
+        bags = self.bags(inputs, weights)
         outputs = embedding_bag(
             [self._tables[name] for name in order],
             bags,
@@ -185,6 +182,13 @@ class EmbeddingBagCollection(keras.layers.Layer):
         if self.output_form == "concat":
             return outputs
         return {feature.name: output for feature, output in zip(self.features, outputs, strict=True)}
+
+    def bags(self, inputs: dict[str, Any], weights: dict[str, Any] | None = None) -> list[Bags]:
+        """What the op gets for the inputs of a call, in the order of ``features``."""
+        self._check_inputs(inputs, weights)
+        return [
+            self._bags(feature, inputs[feature.name], (weights or {}).get(feature.name)) for feature in self.features
+        ]
 
     def _bags(self, feature: FeatureConfig, ids: Any, weights: Any) -> Bags:
         return to_bags(ids, weights, feature.padding_id, feature.name)

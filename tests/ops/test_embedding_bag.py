@@ -337,7 +337,7 @@ def test_wrong_ids_on_gpu_are_skipped_and_reported(csr, message):
         with tf.GradientTape() as tape:
             (output,) = embedding_bag([table], [to_bags((ids, splits))], combiners="sum")
         output.numpy()  # waits
-        with pytest.raises(tf.errors.InvalidArgumentError, match=r"of an earlier embedding_bag call"):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=r"of an earlier call"):
             tape.gradient(output, table)
         assert np.isfinite(output.numpy()).all()
         (good,) = embedding_bag([table], [to_bags(np.array([0]))])

@@ -1,0 +1,67 @@
+"""dot_interaction: the cases of its speed bars, the bytes that each must move, and who is measured on them."""
+
+from __future__ import annotations
+
+import importlib
+
+from benchmarks.harness import Provider
+from benchmarks.ops.dot_interaction_problem import ITEM_BYTES, Case, DotInteractionProblem, check
+
+__all__ = ["CASES", "DEFAULT_CASES", "NAME", "OPTIMIZERS", "PROVIDERS", "check", "load_provider", "traffic"]
+
+NAME = "dot_interaction"
+OPTIMIZERS: tuple[str, ...] = ()
+
+
+def _case(batch: int, features: int, dim: int, dtype: str, group: str, rows: int = 0) -> Case:
+    short = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}[dtype]
+    name = f"{'lookup_' if rows else ''}b{batch}_f{features}_d{dim}_{short}"
+    return Case(name, batch, features, dim, dtype, rows, (group,))
+
+
+_ALL = [
+    *(_case(65_536, 27, 128, dtype, "cuda") for dtype in ITEM_BYTES),
+    *(_case(batch, 27, 128, dtype, "cuda") for batch in (8_192, 2_048) for dtype in ("float32", "bfloat16")),
+    *(_case(65_536, 27, 64, dtype, "cuda") for dtype in ("float32", "bfloat16")),
+    *(_case(65_536, 40, 32, dtype, "cuda") for dtype in ("float32", "bfloat16")),
+    *(_case(65_536, 27, 128, dtype, "lookup", 400_000) for dtype in ("float32", "bfloat16")),
+    *(_case(4_096, 27, 128, dtype, "cpu") for dtype in ("float32", "bfloat16")),
+    _case(64, 5, 16, "float32", "smoke"),
+    _case(64, 5, 16, "bfloat16", "smoke"),
+    _case(64, 5, 16, "float32", "smoke", 50),
+]
+CASES = {case.name: case for case in _ALL}
+DEFAULT_CASES = {"cpu": ("cpu",), "cuda": ("cuda",)}
+
+PROVIDERS = {
+    "merlin_native": "benchmarks.ops.dot_interaction_torch:MerlinNative",
+    "merlin_native_float32": "benchmarks.ops.dot_interaction_torch:MerlinNativeFloat32",
+    "torch": "benchmarks.ops.dot_interaction_torch:TorchBmm",
+    "torch_compile": "benchmarks.ops.dot_interaction_torch:TorchCompile",
+    "merlin_tf": "benchmarks.ops.dot_interaction_tensorflow:MerlinTensorFlow",
+    "merlin_tf_two_ops": "benchmarks.ops.dot_interaction_tensorflow:MerlinTwoOps",
+    "tf": "benchmarks.ops.dot_interaction_tensorflow:TensorFlowMatmul",
+    "tf_xla": "benchmarks.ops.dot_interaction_tensorflow:TensorFlowXla",
+    "keras_rs": "benchmarks.ops.dot_interaction_tensorflow:KerasRs",
+}
+
+
+def load_provider(name: str) -> Provider:
+    """A fresh provider by its name."""
+    module, attribute = PROVIDERS[name].split(":")
+    return getattr(importlib.import_module(module), attribute)()
+
+
+def traffic(problem: DotInteractionProblem, mode: str, optimizer: str) -> tuple[int, int]:
+    """Bytes that a call must move, twice: any algorithm reads each vector and writes each product once.
+
+    With B samples, F features, D columns, P pairs, s bytes an element: forward B (F D + P) s; the gradient reads the
+    vectors and the products' gradients and writes the vectors' gradients, B (2 F D + P) s more. Where vectors are
+    looked up, 4 bytes an id more for each time; the gradient of the tables themselves is not part of it.
+    """
+    size = ITEM_BYTES[problem.dtype]
+    vectors, pairs = problem.features * problem.dim * size, problem.pairs * size
+    ids = 4 * (problem.features - 1) if problem.rows else 0
+    forward = problem.batch * (vectors + pairs + ids)
+    total = forward if mode == "forward" else forward + problem.batch * (2 * vectors + pairs + ids)
+    return total, total

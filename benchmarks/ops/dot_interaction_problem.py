@@ -1,0 +1,102 @@
+"""dot_interaction's cases and inputs, and what makes a provider's result right."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from benchmarks.harness import NotEqual, Provider
+
+ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+CHECKED = 16  # samples
+TOLERANCE = {"float32": 3e-3, "float16": 4e-3, "bfloat16": 2e-2}  # of the largest value; float32: TF32 is allowed
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """Attributes: rows: of each table where vectors are looked up by one id a feature, 0 for given vectors."""
+
+    name: str
+    batch: int
+    features: int
+    dim: int
+    dtype: str = "float32"
+    rows: int = 0
+    groups: tuple[str, ...] = ()
+    ids: str = ""
+
+    def build(self) -> DotInteractionProblem:
+        return DotInteractionProblem(self)
+
+
+class DotInteractionProblem:
+    """Random inputs: vectors, or tables and ids; the upstream gradient."""
+
+    num_sets = 1
+    num_grads = 1
+
+    def __init__(self, case: Case):
+        self.case = case
+        self.batch, self.features, self.dim, self.dtype, self.rows = (
+            case.batch,
+            case.features,
+            case.dim,
+            case.dtype,
+            case.rows,
+        )
+        self.pairs = case.features * (case.features - 1) // 2
+        rng = np.random.default_rng(0)
+        block = min(case.batch, 1024)
+        self._vectors = self._rounded(rng.normal(size=(block, case.features, case.dim)) * case.dim**-0.25)
+        self._grad = self._rounded(rng.normal(size=(block, self.pairs)))
+        if case.rows:
+            self.ids = rng.integers(0, case.rows, (case.features - 1, case.batch, 1)).astype(np.int32)
+
+    def _rounded(self, array: np.ndarray) -> np.ndarray:
+        element = ml_dtypes.bfloat16 if self.dtype == "bfloat16" else self.dtype
+        return array.astype(element).astype(np.float32)
+
+    def _tiled(self, block: np.ndarray) -> np.ndarray:
+        return np.resize(block, (self.batch, *block.shape[1:]))
+
+    def vectors(self) -> np.ndarray:
+        """(batch, features, dim), float32 numbers of the case's dtype."""
+        return self._tiled(self._vectors)
+
+    def grad(self) -> np.ndarray:
+        """(batch, pairs)"""
+        return self._tiled(self._grad)
+
+    def tables(self) -> np.ndarray:
+        """(features - 1, rows, dim) numbers for tables, the same in every one."""
+        return np.resize(self._vectors.reshape(-1, self.dim), (self.rows, self.dim))
+
+    def config(self) -> dict[str, Any]:
+        return dataclasses.asdict(self.case)
+
+
+def check(provider: Provider, problem: DotInteractionProblem, mode: str, optimizer: str) -> float:
+    """The largest error of the first samples' products and gradients, relative to the largest value.
+
+    Raises:
+        NotEqual: if it is larger than the dtype's tolerance.
+    """
+    x = problem.vectors()[:CHECKED].astype(np.float64)
+    if problem.rows:
+        x[:, 1:] = problem.tables()[problem.ids[:, :CHECKED, 0].T]
+    rows, columns = np.tril_indices(problem.features, -1)
+    square = np.einsum("bfd,bgd->bfg", x, x)
+    results = [(provider.outputs(provider.forward(0)), square[:, rows, columns])]
+    if mode == "full":
+        grads = np.zeros_like(square)
+        grads[:, rows, columns] = problem.grad()[:CHECKED]
+        results.append((provider.gradients(provider.full(0, 0)), (grads + grads.transpose(0, 2, 1)) @ x))
+    worst = 0.0
+    for actual, expected in results:
+        worst = max(worst, float(np.abs(actual - expected).max() / np.abs(expected).max()))
+    if not worst <= TOLERANCE[problem.dtype]:
+        raise NotEqual(f"error {worst:.1e}, {TOLERANCE[problem.dtype]:.0e} is allowed")
+    return worst

@@ -1,0 +1,139 @@
+"""dot_interaction in TensorFlow: our op, TensorFlow's matmul and gather with and without XLA, and keras-rs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from benchmarks.harness import Provider
+from benchmarks.ops.dot_interaction_problem import CHECKED
+
+
+class TensorFlowProvider(Provider):
+    """Runs ``products(inputs)`` of a subclass in a tf.function, and its gradient."""
+
+    runtime = "tensorflow"
+    requires: tuple[str, ...] = ("tensorflow",)
+    looks_up = False
+    xla = False
+
+    def unsupported(self, case: Any, device: str, mode: str, optimizer: str) -> str:
+        return "looks nothing up" if case.rows and not self.looks_up else ""
+
+    def memory_bytes(self, problem: Any, device: str, mode: str, optimizer: str) -> int:
+        return 4 * problem.batch * problem.features * (problem.dim + problem.features) * 4
+
+    def setup(self, problem: Any, device: str, mode: str, optimizer: str) -> None:
+        import tensorflow as tf
+
+        self._tf, self._problem = tf, problem
+        dtype = tf.as_dtype(problem.dtype)
+        self._x = tf.cast(tf.constant(problem.vectors()), dtype)
+        self._grad = tf.cast(tf.constant(problem.grad()), dtype)
+        if problem.rows:
+            self._bottom = tf.identity(self._x[:, 0])
+            values = tf.cast(tf.constant(problem.tables()), dtype)
+            self._tables = [tf.Variable(values) for _ in range(problem.features - 1)]
+            self._ids = [tf.constant(ids) for ids in problem.ids]
+            del self._x
+        self.prepare(problem)
+        inputs = [self._bottom] if problem.rows else [self._x]
+
+        def full() -> Any:
+            with tf.GradientTape() as tape:
+                tape.watch(inputs)
+                output = self.products(inputs[0])
+            return tape.gradient(output, inputs[0], self._grad)
+
+        self._forward = tf.function(lambda: self.products(inputs[0]), jit_compile=self.xla)
+        self._full = tf.function(full, jit_compile=self.xla)
+
+    def prepare(self, problem: Any) -> None:
+        pass
+
+    def products(self, x: Any) -> Any:
+        raise NotImplementedError
+
+    def forward(self, i: int) -> Any:
+        return self._forward()
+
+    def full(self, i: int, g: int) -> Any:
+        return self._full()
+
+    def outputs(self, output: Any) -> np.ndarray:
+        return self._tf.cast(output[:CHECKED], self._tf.float32).numpy()
+
+    gradients = outputs
+
+
+class MerlinTensorFlow(TensorFlowProvider):
+    """Our op; where vectors are looked up, the fused one."""
+
+    name = "merlin_tf"
+    requires = ("tensorflow", "merlin_models._C")
+    looks_up = True
+
+    def unsupported(self, case: Any, device: str, mode: str, optimizer: str) -> str:
+        return "the tables' gradient is not measured here" if case.rows and mode == "full" else ""
+
+    def products(self, x: Any) -> Any:
+        from merlin_models.ops import Bags, dot_interaction, lookup_interaction
+
+        if not self._problem.rows:
+            return dot_interaction(x)
+        n = len(self._tables)
+        return lookup_interaction(self._tables, [Bags(ids) for ids in self._ids], range(n), ["sum"] * n, x)
+
+
+class MerlinTwoOps(MerlinTensorFlow):
+    """One op that looks up and one that multiplies."""
+
+    name = "merlin_tf_two_ops"
+
+    def unsupported(self, case: Any, device: str, mode: str, optimizer: str) -> str:
+        return super().unsupported(case, device, mode, optimizer) if case.rows else "there is nothing to look up"
+
+    def products(self, x: Any) -> Any:
+        from merlin_models.ops import Bags, dot_interaction, embedding_bag
+
+        pooled = embedding_bag(self._tables, [Bags(ids) for ids in self._ids], combiners="sum", concat=True)
+        shape = [self._problem.batch, self._problem.features - 1, self._problem.dim]
+        return dot_interaction([x, self._tf.reshape(pooled, shape)])
+
+
+class TensorFlowMatmul(TensorFlowProvider):
+    """A batched matmul, and a gather of the triangle."""
+
+    name = "tf"
+
+    def prepare(self, problem: Any) -> None:
+        rows, columns = np.tril_indices(problem.features, -1)
+        self._places = self._tf.constant((rows * problem.features + columns).astype(np.int32))
+
+    def products(self, x: Any) -> Any:
+        tf, p = self._tf, self._problem
+        square = tf.matmul(x, x, transpose_b=True)
+        return tf.gather(tf.reshape(square, [p.batch, p.features * p.features]), self._places, axis=1)
+
+
+class TensorFlowXla(TensorFlowMatmul):
+    """The same, compiled by XLA."""
+
+    name = "tf_xla"
+    xla = True
+
+
+class KerasRs(TensorFlowProvider):
+    """``keras_rs.layers.DotInteraction``."""
+
+    name = "keras_rs"
+    requires = ("tensorflow", "keras_rs")
+
+    def prepare(self, problem: Any) -> None:
+        import keras_rs
+
+        self._layer = keras_rs.layers.DotInteraction(dtype=problem.dtype)
+
+    def products(self, x: Any) -> Any:
+        return self._layer(self._tf.unstack(x, axis=1))

@@ -1,0 +1,163 @@
+// dot_interaction on CUDA, forward: the kernel for up to 64 features, over any source of rows.
+//
+// A warp computes one sample after the other: its features in 16 x 8 blocks of the lower triangle, held in registers.
+// While a sample's products are written, the loads of the next one are under way. The packed row is laid out in shared
+// memory and leaves in 16-byte stores.
+#pragma once
+
+#include <algorithm>
+
+#include "dot_interaction/interaction_device.cuh"
+
+namespace merlin {
+namespace {
+
+constexpr int kWarps = 4;
+constexpr int kThreads = kWarps * kWarp;
+constexpr int kChunkBytes = 64;  // of a row: what a quad of lanes loads at once
+
+// kTiles: 16 rows each. kChunks: of every row that a lane has under way.
+constexpr int BlocksAProcessor(int tiles) { return tiles <= 2 ? 4 : tiles == 3 ? 3 : 2; }
+
+// The products of the rows that x holds; x[c][r] is chunk c of row 8 r + lane / 4.
+template <typename T, int kTiles, int kChunks, bool kExact>
+__device__ __forceinline__ void MultiplyChunks(float (&total)[kTiles][2 * kTiles][4],
+                                               const uint4 (&x)[kChunks][2 * kTiles], int chunks) {
+#pragma unroll
+  for (int c = 0; c < kChunks; ++c) {
+    if (c >= chunks) break;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      Operand<T, 2, kExact> rows[2 * kTiles];
+#pragma unroll
+      for (int r = 0; r < 2 * kTiles; ++r) {
+        rows[r].Set(0, WordOf(x[c][r], 2 * half));
+        rows[r].Set(1, WordOf(x[c][r], 2 * half + 1));
+      }
+#pragma unroll
+      for (int m = 0; m < kTiles; ++m) {
+        Operand<T, 4, kExact> left;
+#pragma unroll
+        for (int k = 0; k < 2; ++k) {
+          left.high[2 * k] = rows[2 * m].high[k];
+          left.high[2 * k + 1] = rows[2 * m + 1].high[k];
+          if constexpr (kExact) {
+            left.low[2 * k] = rows[2 * m].low[k];
+            left.low[2 * k + 1] = rows[2 * m + 1].low[k];
+          }
+        }
+#pragma unroll
+        for (int n = 0; n < 2 * (m + 1); ++n) Multiply<T, kExact>(total[m][n], left, rows[n]);
+      }
+    }
+  }
+}
+
+// Writes `bytes` of shared memory to global memory. `staged` has the same place within 16 bytes as `to`.
+__device__ __forceinline__ void Flush(const char* staged, char* to, int bytes, int element, int lane) {
+  const int shift = static_cast<int>(reinterpret_cast<uintptr_t>(to) & 15);
+  const int chunks = (shift + bytes + 15) / 16;
+  for (int c = lane; c < chunks; c += kWarp) {
+    const int begin = c * 16 - shift;  // may be negative in the first
+    if (begin >= 0 && begin + 16 <= bytes) {
+      *reinterpret_cast<uint4*>(to + begin) = *reinterpret_cast<const uint4*>(staged + begin);
+    } else {
+      for (int k = max(begin, 0); k < min(begin + 16, bytes); k += element) {
+        if (element == 4) {
+          *reinterpret_cast<uint32_t*>(to + k) = *reinterpret_cast<const uint32_t*>(staged + k);
+        } else {
+          *reinterpret_cast<uint16_t*>(to + k) = *reinterpret_cast<const uint16_t*>(staged + k);
+        }
+      }
+    }
+  }
+}
+
+template <typename Rows, int kTiles, int kChunks, bool kExact>
+__global__ void __launch_bounds__(kThreads, BlocksAProcessor(kTiles))
+    interaction_kernel(const __grid_constant__ InteractionArgs args, typename Rows::Element* output, int staged_bytes) {
+  using T = typename Rows::Element;
+  constexpr int kRows = 2 * kTiles;
+  constexpr int kElements = kChunkBytes / sizeof(T);  // of a row in a chunk
+  extern __shared__ __align__(16) char shared[];
+  const int lane = threadIdx.x % kWarp, group = lane / 4, quad = lane % 4;
+  char* const staging = shared + (threadIdx.x / kWarp) * staged_bytes;
+  const int64_t step = int64_t{gridDim.x} * kWarps;
+  int64_t sample = int64_t{blockIdx.x} * kWarps + threadIdx.x / kWarp;
+  if (sample >= args.batch) return;
+
+  Rows rows;
+  rows.Start(args, sample, step, [&](int r) { return 8 * r + group; });
+  const int chunks = (args.dim + kElements - 1) / kElements;
+  const Pairs pairs{args.features, args.self ? 1 : 0, args.lower};
+  const int first_pair = args.concat_first ? args.dim : 0;
+
+  uint4 x[kChunks][kRows];
+  const auto load = [&](int chunk) {
+#pragma unroll
+    for (int c = 0; c < kChunks; ++c) {
+      if (chunk + c >= chunks) break;
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        x[c][r] = rows.Chunk(args, r, (chunk + c) * kElements + quad * (kElements / 4));
+      }
+    }
+  };
+  load(0);
+  for (; sample < args.batch; sample += step) {
+    float total[kTiles][kRows][4] = {};
+    const T* const first_row = reinterpret_cast<const T*>(args.place[0].base + sample * args.place[0].stride);
+    for (int chunk = 0; chunk < chunks; chunk += kChunks) {
+      MultiplyChunks<T, kTiles, kChunks, kExact>(total, x, chunks - chunk);
+      const bool last = chunk + kChunks >= chunks;
+      if (last) {
+        rows.Next(args, sample, step);
+        if (sample + step < args.batch) load(0);
+      } else {
+        load(chunk + kChunks);
+      }
+    }
+
+    T* const to = output + sample * args.width;
+    const int shift = static_cast<int>(reinterpret_cast<uintptr_t>(to) & 15);
+    T* const staged = reinterpret_cast<T*>(staging + shift);
+    if (args.concat_first) {
+      for (int d = lane; d < args.dim; d += kWarp) staged[d] = __ldg(first_row + d);
+    }
+#pragma unroll
+    for (int m = 0; m < kTiles; ++m) {
+#pragma unroll
+      for (int n = 0; n < 2 * (m + 1); ++n) {
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+          const int i = 16 * m + group + (k / 2) * 8, j = 8 * n + 2 * quad + k % 2;
+          if (pairs.has(i, j)) staged[first_pair + pairs(i, j)] = RoundTo<T>(total[m][n][k]);
+        }
+      }
+    }
+    const int used = first_pair + ((args.features * (args.features - 1)) >> 1) + pairs.self * args.features;
+    for (int k = used + lane; k < args.width; k += kWarp) staged[k] = RoundTo<T>(0.0f);
+    __syncwarp();
+    Flush(staging + shift, reinterpret_cast<char*>(to), args.width * static_cast<int>(sizeof(T)), sizeof(T), lane);
+    __syncwarp();
+  }
+}
+
+template <typename Rows, int kTiles, int kChunks, bool kExact>
+void LaunchForward(const InteractionArgs& args, typename Rows::Element* output, cudaStream_t stream) {
+  using T = typename Rows::Element;
+  const auto kernel = interaction_kernel<Rows, kTiles, kChunks, kExact>;
+  const int staged = (args.width * static_cast<int>(sizeof(T)) + 31) / 16 * 16;
+  CheckCuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kWarps * staged),
+            "cudaFuncSetAttribute");
+  int resident = 0;
+  CheckCuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, kThreads, kWarps * staged),
+            "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
+  const auto blocks =
+      std::min<int64_t>((args.batch + kWarps - 1) / kWarps, int64_t{Multiprocessors()} * std::max(resident, 1));
+  kernel<<<static_cast<unsigned>(blocks), kThreads, kWarps * staged, stream>>>(args, output, staged);
+  CheckLaunch("interaction_kernel");
+}
+
+}  // namespace
+}  // namespace merlin

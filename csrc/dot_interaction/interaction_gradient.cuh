@@ -1,0 +1,246 @@
+// dot_interaction on CUDA, backward: dX = (dP + dP^T) X, over any source of the rows of X.
+//
+// A warp computes one sample after the other. The packed dP of the next sample comes by asynchronous copies while this
+// one's is unpacked into the symmetric matrix, which the lanes hold as the left operand. X is the right operand; its
+// columns are taken in an order by which each lane's 16-byte loads are what the instruction wants, and by which each
+// lane ends up with 16 contiguous bytes of dX: no operand and no result goes through shared memory. Columns are done in
+// blocks of 128 bytes; the loads of the next block, or of the next sample, are under way meanwhile.
+#pragma once
+
+#include <cuda_pipeline.h>
+
+#include <algorithm>
+
+#include "dot_interaction/interaction_device.cuh"
+
+namespace merlin {
+namespace {
+
+constexpr int kBlockRows = 32;     // features that the operands of a warp hold
+constexpr int kColumnBytes = 128;  // of a row: what a block of columns is
+constexpr int kMaxShared = 200 * 1024;
+
+struct GradientArgs {
+  InteractionArgs x;
+  const char* grad;
+  GradientPlace dx[kMaxInteractionFeatures];
+};
+
+// How a lane's loads and stores map to the instruction's patterns; see interaction_device.cuh.
+template <typename T>
+struct Geometry {
+  static constexpr int kElements = 16 / sizeof(T);           // of a row that a lane loads
+  static constexpr int kColumns = kColumnBytes / sizeof(T);  // of a block
+  static constexpr int kSteps = sizeof(T) == 4 ? 4 : 2;      // products over 32 features: 8 or 16 of them each
+  static constexpr int kTilesOfColumns = kElements;          // 8 columns each
+  // The feature, in [0, 32), of the row that a lane loads as number r of 8.
+  static __device__ __forceinline__ int FeatureOf(int r, int quad) {
+    return sizeof(T) == 4 ? 4 * r + quad : 8 * (r / 2) + 2 * quad + r % 2;
+  }
+};
+
+// The right operand of one step for a tile of columns, from the rows that the lane has loaded.
+template <typename T, bool kExact>
+__device__ __forceinline__ Operand<T, 2, kExact> RightOperand(const uint4 (&x)[8], int step, int tile) {
+  Operand<T, 2, kExact> right;
+#pragma unroll
+  for (int k = 0; k < 2; ++k) {
+    if constexpr (sizeof(T) == 4) {
+      right.Set(k, WordOf(x[2 * step + k], tile));
+    } else {
+      const uint32_t even = WordOf(x[4 * step + 2 * k], tile / 2), odd = WordOf(x[4 * step + 2 * k + 1], tile / 2);
+      right.Set(k, __byte_perm(even, odd, tile % 2 ? 0x7632 : 0x5410));
+    }
+  }
+  return right;
+}
+
+// The symmetric matrix' left operands for rows [32 above, +32) and columns [32 below, +32), from the packed pairs.
+template <typename T, bool kExact>
+__device__ __forceinline__ void LoadSymmetric(Operand<T, 4, kExact> (&left)[2][Geometry<T>::kSteps], const T* packed,
+                                              const Pairs& pairs, int above, int below, int group, int quad) {
+  const auto entry = [&](int i, int j) -> float {
+    const int high = max(i, j), low = min(i, j);
+    if (high >= pairs.features || (high == low && !pairs.self)) return 0.0f;
+    const float value = AsFloat(packed[pairs(high, low)]);
+    return high == low ? 2.0f * value : value;
+  };
+#pragma unroll
+  for (int m = 0; m < 2; ++m) {
+#pragma unroll
+    for (int step = 0; step < Geometry<T>::kSteps; ++step) {
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        const int i = kBlockRows * above + 16 * m + group + (k % 2) * 8;
+        if constexpr (sizeof(T) == 4) {
+          const int j = kBlockRows * below + 8 * step + quad + (k / 2) * 4;
+          left[m][step].Set(k, __float_as_uint(entry(i, j)));
+        } else {
+          const int j = kBlockRows * below + 16 * step + 2 * quad + (k / 2) * 8;
+          const T pair[2] = {RoundTo<T>(entry(i, j)), RoundTo<T>(entry(i, j + 1))};
+          left[m][step].Set(k, *reinterpret_cast<const uint32_t*>(pair));
+        }
+      }
+    }
+  }
+}
+
+// One sample's dP, `bytes` from `from` on, into shared memory at the same place within 16 bytes.
+__device__ __forceinline__ void CopyPacked(char* staging, const char* from, int bytes, int lane) {
+  const int shift = static_cast<int>(reinterpret_cast<uintptr_t>(from) & 15);
+  const int chunks = (shift + bytes + 15) / 16;
+  for (int c = lane; c < chunks; c += kWarp) {
+    // The first chunk may begin before the row, within its 16 bytes; the last one must not end behind it.
+    const int missing = max(0, c * 16 + 16 - (shift + bytes));
+    __pipeline_memcpy_async(staging + c * 16, from - shift + c * 16, 16, missing);
+  }
+}
+
+template <typename T, bool kVector>
+__device__ __forceinline__ void StoreRow(char* row, int column, int dim, const float (&value)[16 / sizeof(T)]) {
+  constexpr int kElements = 16 / sizeof(T);
+  T* const to = reinterpret_cast<T*>(row) + column;
+  if constexpr (kVector) {
+    if (column >= dim) return;
+    Pack<T, kElements> pack;
+#pragma unroll
+    for (int k = 0; k < kElements; ++k) pack.item[k] = RoundTo<T>(value[k]);
+    Store(pack, to);
+  } else {
+#pragma unroll
+    for (int k = 0; k < kElements; ++k) {
+      if (column + k < dim) to[k] = RoundTo<T>(value[k]);
+    }
+  }
+}
+
+// kSingle: up to 32 features, so that the symmetric matrix stays in registers.
+template <typename Rows, bool kVector, bool kExact, bool kSingle>
+__global__ void __launch_bounds__(128, kExact ? 2 : 3)
+    interaction_gradient_kernel(const __grid_constant__ GradientArgs args, int staged_bytes) {
+  using T = typename Rows::Element;
+  using G = Geometry<T>;
+  extern __shared__ __align__(16) char shared[];
+  const int warps = blockDim.x / kWarp, warp = threadIdx.x / kWarp;
+  const int lane = threadIdx.x % kWarp, group = lane / 4, quad = lane % 4;
+  char* const staging = shared + warp * 2 * staged_bytes;
+  const int64_t step = int64_t{gridDim.x} * warps;
+  const int64_t first = int64_t{blockIdx.x} * warps + warp;
+  const int features = args.x.features, dim = args.x.dim, row_bytes = args.x.width * static_cast<int>(sizeof(T));
+  const int side = (features + kBlockRows - 1) / kBlockRows;
+  const int column_blocks = (dim + G::kColumns - 1) / G::kColumns;
+  const Pairs pairs{features, args.x.self ? 1 : 0, args.x.lower};
+  const int first_pair = args.x.concat_first ? dim : 0;
+  if (first >= args.x.batch) return;
+
+  const auto packed_of = [&](int64_t sample) { return args.grad + sample * row_bytes; };
+  const auto place_of = [&](int64_t sample, int stage) {
+    return staging + stage * staged_bytes + (reinterpret_cast<uintptr_t>(packed_of(sample)) & 15);
+  };
+  const auto fetch = [&](int64_t sample, int stage) {
+    if (sample < args.x.batch) CopyPacked(staging + stage * staged_bytes, packed_of(sample), row_bytes, lane);
+    __pipeline_commit();
+  };
+
+  uint4 x[8];
+  // Of up to 32 features a lane has the same ones in every sample; of more it must look up where they are each time.
+  constexpr bool kKeepsRows = kSingle && !Rows::kStartIsCheap;
+  Rows rows;
+  if constexpr (kKeepsRows) rows.Start(args.x, first, step, [&](int r) { return G::FeatureOf(r, quad); });
+  const auto load = [&](int64_t sample, int below, int block) {
+    const int column = block * G::kColumns + group * G::kElements;
+    if constexpr (!kKeepsRows) {
+      rows.Start(args.x, sample, step, [&](int r) { return kBlockRows * below + G::FeatureOf(r, quad); });
+    }
+#pragma unroll
+    for (int r = 0; r < 8; ++r) x[r] = rows.Chunk(args.x, r, column);
+  };
+
+  fetch(first, 0);
+  fetch(first + step, 1);
+  load(first, 0, 0);
+  int stage = 0;
+  for (int64_t sample = first; sample < args.x.batch; sample += step, stage ^= 1) {
+    __pipeline_wait_prior(1);
+    __syncwarp();
+    const T* const row_of_grad = reinterpret_cast<const T*>(place_of(sample, stage));
+    const T* const packed = row_of_grad + first_pair;
+    Operand<T, 4, kExact> left[2][G::kSteps];
+    if constexpr (kSingle) LoadSymmetric<T, kExact>(left, packed, pairs, 0, 0, group, quad);
+    for (int above = 0; above < side; ++above) {
+      for (int block = 0; block < column_blocks; ++block) {
+        float total[2][G::kTilesOfColumns][4] = {};
+        for (int below = 0; below < side; ++below) {
+          if constexpr (!kSingle) LoadSymmetric<T, kExact>(left, packed, pairs, above, below, group, quad);
+#pragma unroll
+          for (int n = 0; n < G::kTilesOfColumns; ++n) {
+#pragma unroll
+            for (int k = 0; k < G::kSteps; ++k) {
+              const Operand<T, 2, kExact> right = RightOperand<T, kExact>(x, k, n);
+              Multiply<T, kExact>(total[0][n], left[0][k], right);
+              if (kBlockRows * above + 16 < features) Multiply<T, kExact>(total[1][n], left[1][k], right);
+            }
+          }
+          if (below + 1 < side) {
+            load(sample, below + 1, block);
+          } else if (block + 1 < column_blocks) {
+            load(sample, 0, block + 1);
+          } else if (above + 1 < side) {
+            load(sample, 0, 0);
+          } else if (sample + step < args.x.batch) {
+            if constexpr (kKeepsRows) rows.Next(args.x, sample, step);
+            load(sample + step, 0, 0);
+          }
+        }
+        // Number n of total[m][n] is an element of what a lane loads; k says which row and which half of 32 bytes.
+#pragma unroll
+        for (int m = 0; m < 2; ++m) {
+#pragma unroll
+          for (int half = 0; half < 2; ++half) {
+            const int feature = kBlockRows * above + 16 * m + 8 * half + group;
+            if (feature >= features) continue;
+            char* const row = args.dx[feature].base + sample * args.dx[feature].stride;
+#pragma unroll
+            for (int k = 0; k < 2; ++k) {
+              const int column = block * G::kColumns + (2 * quad + k) * G::kElements;
+              float value[G::kElements];
+#pragma unroll
+              for (int n = 0; n < G::kElements; ++n) value[n] = total[m][n][2 * half + k];
+              if (feature == 0 && first_pair > 0) {
+#pragma unroll
+                for (int n = 0; n < G::kElements; ++n) {
+                  if (column + n < dim) value[n] += AsFloat(row_of_grad[column + n]);
+                }
+              }
+              StoreRow<T, kVector>(row, column, dim, value);
+            }
+          }
+        }
+      }
+    }
+    __syncwarp();
+    fetch(sample + 2 * step, stage);
+  }
+  __pipeline_wait_prior(0);
+}
+
+template <typename Rows, bool kVector, bool kExact, bool kSingle>
+void LaunchGradient(const GradientArgs& args, cudaStream_t stream) {
+  using T = typename Rows::Element;
+  const auto kernel = interaction_gradient_kernel<Rows, kVector, kExact, kSingle>;
+  const int staged = (args.x.width * static_cast<int>(sizeof(T)) + 31) / 16 * 16;
+  int warps = 4;
+  while (warps > 1 && warps * 2 * staged > kMaxShared) warps /= 2;
+  const int shared = warps * 2 * staged;
+  CheckCuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "cudaFuncSetAttribute");
+  int resident = 0;
+  CheckCuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, warps * kWarp, shared),
+            "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
+  const auto blocks =
+      std::min<int64_t>((args.x.batch + warps - 1) / warps, int64_t{Multiprocessors()} * std::max(resident, 1));
+  kernel<<<static_cast<unsigned>(blocks), warps * kWarp, shared, stream>>>(args, staged);
+  CheckLaunch("interaction_gradient_kernel");
+}
+
+}  // namespace
+}  // namespace merlin
