@@ -78,8 +78,7 @@ std::string TakeDeviceError() {
     *note = 0;
     const int64_t value = static_cast<int64_t>(word << 16) >> 16;
     const int feature = static_cast<int>((word >> 48) & 0xfff);
-    const std::string where =
-        Concat(" of feature number ", feature, " of an earlier call on GPU ", device);
+    const std::string where = Concat(" of feature number ", feature, " of an earlier call on GPU ", device);
     switch (static_cast<NoteKind>(word >> 60)) {
       case NoteKind::kId:
         return Concat("Ids", where, " must be in [0, rows of its table). Received: ", value, ". The id was skipped");
