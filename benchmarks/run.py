@@ -29,7 +29,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("op", help="an op that benchmarks/ops/bench_<op>.py describes, or 'show'")
+    parser.add_argument("op", help="an op or model that benchmarks/*/bench_<op>.py describes, or 'show'")
     parser.add_argument("files", nargs="*", type=pathlib.Path, help="for 'show': the CSV files")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--mode", default="forward", help=f"of {', '.join(MODES)}, separated by commas")
@@ -65,9 +65,11 @@ def main(arguments: list[str]) -> int:
         set_ratios(rows)
         print_rows(rows)
         return 0
-    if importlib.util.find_spec(f"benchmarks.ops.bench_{options.op}") is None:
-        raise SystemExit(f"op must have a file benchmarks/ops/bench_<op>.py. Received: {options.op}")
-    op = importlib.import_module(f"benchmarks.ops.bench_{options.op}")
+    modules = [f"benchmarks.{folder}.bench_{options.op}" for folder in ("ops", "models")]
+    found = [module for module in modules if importlib.util.find_spec(module)]
+    if not found:
+        raise SystemExit(f"op must have a file bench_<op>.py in benchmarks/ops or models. Received: {options.op}")
+    op = importlib.import_module(found[0])
     all_providers = {name: op.load_provider(name) for name in op.PROVIDERS}
     if options.list:
         for case in op.CASES.values():
@@ -90,8 +92,9 @@ def main(arguments: list[str]) -> int:
     if options.device == "cuda" and len(chosen_runtimes) > 1:
         raise SystemExit("On cuda, providers driven by torch and by tensorflow need a process each: choose one of them")
     modes = choose(options.mode, MODES, "mode", {})
-    if "update" in modes and not op.OPTIMIZERS:
-        raise SystemExit(f"--mode must be of forward and full for {options.op}. Received: {options.mode}")
+    able = getattr(op, "ABLE", tuple(MODES) if op.OPTIMIZERS else ("forward", "full"))
+    if not set(modes) <= set(able):
+        raise SystemExit(f"--mode must be of {', '.join(able)} for {options.op}. Received: {options.mode}")
     optimizers = choose(options.optimizers, dict.fromkeys(op.OPTIMIZERS), "optimizers", {}) if op.OPTIMIZERS else [""]
 
     clock = make_clock(options.device, chosen_runtimes.pop())

@@ -35,7 +35,9 @@ class TensorFlowProvider(Provider):
             self._bottom = tf.identity(self._x[:, 0])
             values = tf.cast(tf.constant(problem.tables()), dtype)
             self._tables = [tf.Variable(values) for _ in range(problem.features - 1)]
-            self._ids = [tf.constant(ids) for ids in problem.ids]
+            self._ids = [
+                tf.identity(tf.constant(ids)) for ids in problem.ids
+            ]  # tf.constant alone leaves int32 on the host
             del self._x
         self.prepare(problem)
         inputs = [self._bottom] if problem.rows else [self._x]

@@ -1,0 +1,1 @@
+"""Whole models, trained by us and by what users would pick instead."""

@@ -1,0 +1,160 @@
+"""DLRM in Keras: our model, and one of ``keras.layers.Embedding`` and ``keras_rs.layers.DotInteraction``."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from benchmarks.harness import Provider
+from benchmarks.models.dlrm_problem import ADAGRAD_START, EPSILON, LEARNING_RATE, DLRMProblem, Layers, upper_rows
+
+
+class KerasProvider(Provider):
+    """``train_step`` of a compiled model in a tf.function, on inputs that are on the device; a call returns the loss."""
+
+    runtime = "tensorflow"
+    jit = False  # what Keras' jit_compile="auto" gives
+
+    def memory_bytes(self, problem: Any, device: str, mode: str, optimizer: str) -> int:
+        return 3 * 4 * problem.case.dim * sum(problem.rows)
+
+    def setup(self, problem: DLRMProblem, device: str, mode: str, optimizer: str) -> None:
+        import keras
+        import tensorflow as tf
+
+        self._keras = keras
+        with _policy(keras, "float32" if problem.case.dtype == "float32" else f"mixed_{problem.case.dtype}"):
+            model = self.make_model(problem)
+        model.compile(
+            optimizer=keras.optimizers.Adagrad(LEARNING_RATE, initial_accumulator_value=ADAGRAD_START, epsilon=EPSILON),
+            loss=keras.losses.BinaryCrossentropy(),
+            metrics=[],
+        )
+        model.optimizer.build(model.trainable_variables)
+        x = {f"C{i:02}": tf.identity(tf.constant(ids)) for i, ids in enumerate(problem.ids)}
+        x |= {f"I{i:02}": tf.identity(tf.constant(problem.dense[:, i : i + 1])) for i in range(13)}
+        y = tf.constant(problem.labels)
+
+        @tf.function(jit_compile=self.jit)
+        def train() -> Any:
+            return model.train_step((x, y))
+
+        self._train, self._model = train, model
+
+    def make_model(self, problem: DLRMProblem) -> Any:
+        raise NotImplementedError
+
+    def update(self, i: int, g: int) -> Any:
+        return self._train()["loss"]
+
+    def loss_of_step(self) -> float:
+        """Takes a step; Keras returns the mean of the losses since metrics were reset."""
+        self._model.reset_metrics()
+        return float(self.update(0, 0))
+
+
+@contextlib.contextmanager
+def _policy(keras: Any, name: str) -> Iterator[None]:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _assign(dense_layers: list[Any], layers: Layers) -> None:
+    for layer, (kernel, bias) in zip(dense_layers, layers, strict=True):
+        layer.kernel.assign(kernel)
+        layer.bias.assign(bias)
+
+
+class Merlin(KerasProvider):
+    """``ml.DLRMModel``, compiled with Adagrad: its tables take the row-sparse form of it."""
+
+    name = "merlin_tf"
+    requires = ("tensorflow", "merlin_models._C")
+
+    def make_model(self, problem: DLRMProblem) -> Any:
+        import merlin_models.tf as ml
+        from merlin_models.blocks import EmbeddingOptions
+
+        ids = [
+            ml.ColumnSchema.create_categorical(f"C{i:02}", rows - 1, shape=[hot] if hot > 1 else None)
+            for i, (rows, hot) in enumerate(zip(problem.rows, problem.hots, strict=True))
+        ]
+        schema = ml.Schema(ids + [ml.ColumnSchema.create_continuous(f"I{i:02}") for i in range(13)])
+        case = problem.case
+        model = ml.DLRMModel(
+            schema,
+            bottom_block=ml.MLPBlock(list(case.bottom)),
+            top_block=ml.MLPBlock(list(case.top)),
+            embedding_options=EmbeddingOptions(embedding_dim_default=case.dim, combiner="sum"),
+            prediction_tasks=ml.BinaryClassificationTask("label"),
+        )
+        block, task = model.blocks
+        tables = block.embeddings.collection.tables
+        for i, feature in enumerate(block.embeddings.collection.features):
+            tables[feature.table.name].assign(problem.table(i))
+        _assign(_dense_layers(self._keras, block.bottom_block), problem.bottom)
+        kernel, bias = problem.top[0]
+        padded = np.zeros(
+            (480 if not case.small else -(-(case.dim + problem.pairs) // 8) * 8, kernel.shape[1]), np.float32
+        )
+        padded[: len(kernel)] = kernel[upper_rows(case.dim)]
+        top = [*_dense_layers(self._keras, block.top_block), *_dense_layers(self._keras, task)]
+        _assign(top, [(padded, bias), *problem.top[1:]])
+        return model
+
+
+class MerlinTwoOps(Merlin):
+    """The same with the lookups and their interaction as two ops."""
+
+    name = "merlin_tf_two_ops"
+
+    def make_model(self, problem: DLRMProblem) -> Any:
+        model = super().make_model(problem)
+        model.blocks[0].interaction.of_lookups = lambda *inputs: None
+        return model
+
+
+def _dense_layers(keras: Any, block: Any) -> list[Any]:
+    return [layer for layer in block._flatten_layers() if isinstance(layer, keras.layers.Dense)]
+
+
+class PlainKeras(KerasProvider):
+    """``keras.layers.Embedding``, a sum, ``keras_rs.layers.DotInteraction``, Keras' Adagrad, compiled by XLA."""
+
+    name = "keras"
+    requires = ("tensorflow", "keras_rs")
+    jit = True
+    notes = "visits every row at each step"
+
+    def memory_bytes(self, problem: Any, device: str, mode: str, optimizer: str) -> int:
+        return 5 * 4 * problem.case.dim * sum(problem.rows)
+
+    def make_model(self, problem: DLRMProblem) -> Any:
+        import keras_rs
+
+        layers, ops = self._keras.layers, self._keras.ops
+        numbers = {f"I{i:02}": layers.Input((1,), name=f"I{i:02}") for i in range(13)}
+        ids = {f"C{i:02}": layers.Input((hot,), name=f"C{i:02}", dtype="int32") for i, hot in enumerate(problem.hots)}
+        bottom = [layers.Dense(units, activation="relu") for units in problem.case.bottom]
+        top = [layers.Dense(units, activation="relu") for units in problem.case.top]
+        top.append(layers.Dense(1, activation="sigmoid"))
+        tables = [layers.Embedding(rows, problem.case.dim) for rows in problem.rows]
+        x = layers.Concatenate()(list(numbers.values()))
+        for layer in bottom:
+            x = layer(x)
+        vectors = [ops.sum(table(each), axis=1) for table, each in zip(tables, ids.values(), strict=True)]
+        y = layers.Concatenate()([x, keras_rs.layers.DotInteraction()([x, *vectors])])
+        for layer in top:
+            y = layer(y)
+        for i, table in enumerate(tables):
+            table.embeddings.assign(problem.table(i))
+        _assign(bottom, problem.bottom)
+        _assign(top, problem.top)
+        return self._keras.Model({**ids, **numbers}, y)
