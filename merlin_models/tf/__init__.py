@@ -43,6 +43,8 @@ from merlin_models.blocks import (
     infer_embedding_dim,
 )
 from merlin_models.layers import DotInteraction, EmbeddingBag, EmbeddingBagCollection, FeatureConfig, TableConfig
+from merlin_models.loader.nvtabular_loader import redirect as _redirect_nvtabular_loader
+from merlin_models.loader.tensorflow import KerasSequenceLoader, KerasSequenceValidater, Loader, sample_batch
 from merlin_models.models import DCNModel, DeepFMModel, DLRMModel, Model, NCFModel, WideAndDeepModel
 from merlin_models.optimizers import (
     EmbeddingOptimizer,
@@ -96,9 +98,12 @@ __all__ = [
     "HashedCross",
     "HashedCrossAll",
     "InputBlock",
+    "KerasSequenceLoader",
+    "KerasSequenceValidater",
     "LazyAdam",
     "LazyAdamW",
     "LinearFeatures",
+    "Loader",
     "MLPBlock",
     "Model",
     "NCFBlock",
@@ -124,4 +129,7 @@ __all__ = [
     "TensorInitializer",
     "WideAndDeepModel",
     "infer_embedding_dim",
+    "sample_batch",
 ]
+
+_redirect_nvtabular_loader()
