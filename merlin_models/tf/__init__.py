@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from merlin_models import data
 from merlin_models.blocks import (
     Aggregation,
     AsTabular,
@@ -42,9 +43,16 @@ from merlin_models.blocks import (
     TensorInitializer,
     infer_embedding_dim,
 )
+from merlin_models.datasets.synthetic import SyntheticData
 from merlin_models.layers import DotInteraction, EmbeddingBag, EmbeddingBagCollection, FeatureConfig, TableConfig
 from merlin_models.loader.nvtabular_loader import redirect as _redirect_nvtabular_loader
-from merlin_models.loader.tensorflow import KerasSequenceLoader, KerasSequenceValidater, Loader, sample_batch
+from merlin_models.loader.tensorflow import (
+    KerasSequenceLoader,
+    KerasSequenceValidater,
+    KerasSequenceValidator,
+    Loader,
+    sample_batch,
+)
 from merlin_models.models import DCNModel, DeepFMModel, DLRMModel, Model, NCFModel, WideAndDeepModel
 from merlin_models.optimizers import (
     EmbeddingOptimizer,
@@ -100,6 +108,7 @@ __all__ = [
     "InputBlock",
     "KerasSequenceLoader",
     "KerasSequenceValidater",
+    "KerasSequenceValidator",
     "LazyAdam",
     "LazyAdamW",
     "LinearFeatures",
@@ -122,12 +131,14 @@ __all__ = [
     "StackFeatures",
     "Sum",
     "SumResidual",
+    "SyntheticData",
     "TableConfig",
     "TabularBlock",
     "Tag",
     "Tags",
     "TensorInitializer",
     "WideAndDeepModel",
+    "data",
     "infer_embedding_dim",
     "sample_batch",
 ]
