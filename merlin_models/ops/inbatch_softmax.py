@@ -9,7 +9,6 @@ import numpy as np
 import tensorflow as tf
 
 from merlin_models import _native
-from merlin_models.ops.embedding_bag import _unwrap
 
 PRECISIONS = ("float32", "tf32")
 MAX_DIM = 512
@@ -128,10 +127,10 @@ def inbatch_softmax(
         raise ValueError("positive_log_q and candidate_log_q must be given together where positives are. Received: one")
     if positive_log_q is not None and candidate_log_q is None:
         raise ValueError("candidate_log_q must be given where positive_log_q is. Received: None")
-    candidate_log_q = _row("candidate_log_q", candidate_log_q, candidates, "candidates")
+    candidate_log_q = float_row("candidate_log_q", candidate_log_q, candidates, "candidates")
     if positive_log_q is None and candidate_log_q is not None:
         positive_log_q = first_rows(candidate_log_q)
-    positive_log_q = _row("positive_log_q", positive_log_q, queries, "queries")
+    positive_log_q = float_row("positive_log_q", positive_log_q, queries, "queries")
     if not own_positives:
         positives = first_rows(candidates)
     scale = _scale(temperature)
@@ -168,72 +167,6 @@ def inbatch_softmax(
     return InbatchSoftmax(loss, log_sum, positive_score, rank)
 
 
-def sampled_softmax(
-    queries: Any,
-    table: Any,
-    positive_ids: Any,
-    sampled_ids: Any,
-    *,
-    temperature: Any = 1.0,
-    positive_log_q: Any = None,
-    sampled_log_q: Any = None,
-    training: bool = True,
-    precision: str | None = None,
-) -> InbatchSoftmax:
-    """:func:`inbatch_softmax` with rows of a table: each query's positive among sampled rows.
-
-    A sampled row of the positive's id is no negative.
-
-    Args:
-        queries: (batch, dim), float32, float16 or bfloat16.
-        table: (rows, dim), a tensor, or a TensorFlow or Keras variable, which gets a sparse gradient. Rows are cast to the
-            dtype of the queries.
-        positive_ids: (batch,), int32 or int64, in [0, rows).
-        sampled_ids: (samples,), int32 or int64, in [0, rows), shared by all queries.
-        positive_log_q, sampled_log_q: (batch,) and (samples,), logarithms of the expected number of times that each row is
-            sampled; both or none.
-        temperature, training, precision: as in :func:`inbatch_softmax`.
-
-    Returns:
-        An :class:`InbatchSoftmax`.
-
-    Raises:
-        ValueError, TypeError: if arguments disagree with the above.
-        tf.errors.InvalidArgumentError: on a CPU for an id out of range; on a GPU TensorFlow reads zeros there.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from merlin_models.ops import sampled_softmax
-        >>> table = tf.Variable(tf.eye(4))
-        >>> output = sampled_softmax(tf.eye(4)[:2], table, tf.constant([0, 1]), tf.constant([1, 3]))
-        >>> output.rank.numpy().tolist()
-        [0, 0]
-
-    Reference:
-        Jean et al., `On Using Very Large Target Vocabulary for Neural Machine Translation
-        <https://arxiv.org/abs/1412.2007>`_, 2015.
-    """
-    queries, table = tf.convert_to_tensor(queries), _unwrap(table)
-    if table.shape.rank not in (2, None):
-        raise ValueError(f"table must have rank 2. Received shape: {table.shape}")
-    positive_ids = _integers("positive_ids", positive_ids)
-    sampled_ids = _integers("sampled_ids", sampled_ids)
-    if (positive_log_q is None) != (sampled_log_q is None):
-        raise ValueError("positive_log_q and sampled_log_q must be given together. Received: one")
-    return inbatch_softmax(
-        queries,
-        tf.cast(tf.gather(table, sampled_ids), queries.dtype),
-        positives=tf.cast(tf.gather(table, positive_ids), queries.dtype),
-        temperature=temperature,
-        positive_ids=positive_ids,
-        candidate_ids=sampled_ids,
-        positive_log_q=positive_log_q,
-        candidate_log_q=sampled_log_q,
-        training=training,
-        precision=precision,
-    )
-
-
 def _differ(one: int | None, other: int | None) -> bool:
     return one is not None and other is not None and one != other
 
@@ -266,17 +199,18 @@ def _check_vectors(queries: tf.Tensor, candidates: tf.Tensor, positives: tf.Tens
         raise ValueError(f"positives must be as many as queries, {batch}. Received: {shapes['positives'][0]}")
 
 
-def _row(name: str, values: Any, vectors: tf.Tensor, of: str) -> tf.Tensor | None:
+def float_row(name: str, values: Any, vectors: tf.Tensor, of: str) -> tf.Tensor | None:
     """``values`` as one float32 number for each of ``vectors``."""
     if values is None:
         return None
     values = tf.convert_to_tensor(values)
     if not values.dtype.is_floating:
         raise TypeError(f"{name} must be of a floating dtype. Received: {values.dtype.name}")
-    return tf.cast(_one_each(name, values, vectors, of), tf.float32)
+    return tf.cast(one_each(name, values, vectors, of), tf.float32)
 
 
-def _one_each(name: str, values: tf.Tensor, vectors: tf.Tensor, of: str) -> tf.Tensor:
+def one_each(name: str, values: tf.Tensor, vectors: tf.Tensor, of: str) -> tf.Tensor:
+    """``values``, checked to be one for each of ``vectors``, the argument ``of``."""
     if values.shape.rank not in (1, None):
         raise ValueError(f"{name} must have rank 1. Received shape: {values.shape}")
     if values.shape.rank == 1 and _differ(values.shape[0], vectors.shape[0]):
@@ -284,7 +218,8 @@ def _one_each(name: str, values: tf.Tensor, vectors: tf.Tensor, of: str) -> tf.T
     return values
 
 
-def _integers(name: str, ids: Any) -> tf.Tensor:
+def integer_ids(name: str, ids: Any) -> tf.Tensor:
+    """``ids`` as int64; raises TypeError for other than integers."""
     ids = tf.convert_to_tensor(ids)
     if ids.dtype not in (tf.int32, tf.int64):
         raise TypeError(f"{name} must be int32 or int64. Received: {ids.dtype.name}")
@@ -297,12 +232,12 @@ def _ids(positive_ids, candidate_ids, queries, candidates, own_positives, first_
     if candidate_ids is None:
         count, batch = (tf.shape(tensor, out_type=tf.int64)[0] for tensor in (candidates, queries))
         return (tf.fill([batch], tf.constant(-1, tf.int64)) if own_positives else tf.range(batch)), tf.range(count)
-    candidate_ids = _one_each("candidate_ids", _integers("candidate_ids", candidate_ids), candidates, "candidates")
+    candidate_ids = one_each("candidate_ids", integer_ids("candidate_ids", candidate_ids), candidates, "candidates")
     if positive_ids is None:
         if own_positives:
             raise ValueError("positive_ids must be given with candidate_ids where positives are. Received: None")
         return first_rows(candidate_ids), candidate_ids
-    return _one_each("positive_ids", _integers("positive_ids", positive_ids), queries, "queries"), candidate_ids
+    return one_each("positive_ids", integer_ids("positive_ids", positive_ids), queries, "queries"), candidate_ids
 
 
 def _scale(temperature: Any) -> tf.Tensor:

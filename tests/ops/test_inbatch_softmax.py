@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from softmax_data import SIZES, SoftmaxCase, assert_as_expected, assert_within, random_case
 
-from merlin_models.ops import inbatch_softmax, inbatch_softmax_reference, sampled_softmax
+from merlin_models.ops import inbatch_softmax, inbatch_softmax_reference
 
 DEVICES = ["cpu:0", pytest.param("gpu:0", marks=pytest.mark.gpu)]
 NAMES = ("queries", "positives", "candidates", "positive_log_q", "candidate_log_q")
@@ -212,50 +212,6 @@ def test_empty_batches_and_one_candidate(device):
             for x, grad in zip((q, k, log_q), tape.gradient(total, [q, k, log_q]), strict=True):
                 assert grad.shape == x.shape
                 assert not np.any(grad.numpy())
-
-
-def test_sampled_softmax(rng):
-    rows, positive_ids, sampled_ids = rng.normal(size=(30, 8)), rng.integers(0, 30, 12), rng.integers(0, 30, 40)
-    log_q = np.log(rng.uniform(0.01, 1.0, 30)).astype(np.float32)
-    q = rng.normal(size=(12, 8)).astype(np.float32)
-    for table in (tf.Variable(rows, dtype=tf.float32), keras.Variable(rows, dtype="float32")):
-        tensor = table.value if isinstance(table, keras.Variable) else table
-        with tf.GradientTape() as tape:
-            output = sampled_softmax(
-                q,
-                table,
-                tf.constant(positive_ids, tf.int32),
-                sampled_ids,
-                temperature=0.7,
-                positive_log_q=log_q[positive_ids],
-                sampled_log_q=log_q[sampled_ids],
-            )
-        grad = tape.gradient(output.loss, tensor)
-        assert isinstance(grad, tf.IndexedSlices)
-        expected, grads = inbatch_softmax_reference(
-            q,
-            rows.astype(np.float32)[sampled_ids],
-            positives=rows.astype(np.float32)[positive_ids],
-            temperature=0.7,
-            positive_ids=positive_ids,
-            candidate_ids=sampled_ids,
-            positive_log_q=log_q[positive_ids],
-            candidate_log_q=log_q[sampled_ids],
-        )
-        np.testing.assert_allclose(output.loss, expected["loss"], rtol=1e-5)
-        assert np.array_equal(output.rank, expected["rank"])
-        dense = np.zeros((30, 8))
-        np.add.at(dense, positive_ids, grads["positives"])
-        np.add.at(dense, sampled_ids, grads["candidates"])
-        np.testing.assert_allclose(tf.convert_to_tensor(grad), dense, rtol=1e-4, atol=1e-5)
-    half = sampled_softmax(tf.cast(q, tf.bfloat16), tf.constant(rows, tf.float32), positive_ids, sampled_ids)
-    assert half.loss.dtype == tf.float32
-    with pytest.raises(ValueError, match=r"sampled_log_q must be given together"):
-        sampled_softmax(q, rows, positive_ids, sampled_ids, sampled_log_q=log_q[sampled_ids])
-    with pytest.raises(TypeError, match=r"sampled_ids must be int32 or int64. Received: float32"):
-        sampled_softmax(q, rows, positive_ids, tf.constant([1.0]))
-    with pytest.raises(ValueError, match=r"table must have rank 2. Received shape: \(30,\)"):
-        sampled_softmax(q, log_q, positive_ids, sampled_ids)
 
 
 def test_shapes_in_a_graph(rng):
