@@ -165,7 +165,9 @@ __global__ void __launch_bounds__(kPrepareThreads) softmax_pack_kernel(const __g
     if (!is_query) {
       info.offset = call.candidate_log_q ? kLog2E * call.candidate_log_q[row] : 0.0f;
     } else if (!kBackward) {
-      info.offset = kLog2E * (*call.scale * product - (call.positive_log_q ? call.positive_log_q[row] : 0.0f));
+      // Rounded as the passes round, so that a candidate that equals the positive ties.
+      const float log_q = call.positive_log_q ? kLog2E * call.positive_log_q[row] : 0.0f;
+      info.offset = fmaf(product, *call.scale * kLog2E, -log_q);
     } else {
       // Weights are gradient / gradient_max, at most 1, times 2^shift.
       const float most = __uint_as_float(call.scalars->gradient_max), size = fabsf(call.log_sum_grad[row]);
