@@ -43,6 +43,19 @@ from merlin_models.blocks import (
     infer_embedding_dim,
 )
 from merlin_models.layers import DotInteraction, EmbeddingBag, EmbeddingBagCollection, FeatureConfig, TableConfig
+from merlin_models.metrics import (
+    AvgPrecisionAt,
+    ItemCoverageAt,
+    LogLossMetric,
+    MRRAt,
+    NDCGAt,
+    NoveltyAt,
+    PopularityBiasAt,
+    PrecisionAt,
+    RecallAt,
+    TopKMetricsAggregator,
+    ranking_metrics,
+)
 from merlin_models.models import DCNModel, DeepFMModel, DLRMModel, Model, NCFModel, WideAndDeepModel
 from merlin_models.optimizers import (
     EmbeddingOptimizer,
@@ -63,6 +76,7 @@ from merlin_models.tasks import (
 __all__ = [
     "Aggregation",
     "AsTabular",
+    "AvgPrecisionAt",
     "BinaryClassificationTask",
     "Block",
     "CategoryEncoding",
@@ -96,17 +110,25 @@ __all__ = [
     "HashedCross",
     "HashedCrossAll",
     "InputBlock",
+    "ItemCoverageAt",
     "LazyAdam",
     "LazyAdamW",
     "LinearFeatures",
+    "LogLossMetric",
     "MLPBlock",
+    "MRRAt",
     "Model",
     "NCFBlock",
     "NCFModel",
+    "NDCGAt",
     "NoOp",
+    "NoveltyAt",
     "ParallelBlock",
     "ParallelPredictionBlock",
+    "PopularityBiasAt",
+    "PrecisionAt",
     "PredictionTask",
+    "RecallAt",
     "RegressionTask",
     "ResidualBlock",
     "RowSparse",
@@ -122,6 +144,8 @@ __all__ = [
     "Tag",
     "Tags",
     "TensorInitializer",
+    "TopKMetricsAggregator",
     "WideAndDeepModel",
     "infer_embedding_dim",
+    "ranking_metrics",
 ]
