@@ -65,6 +65,13 @@ from merlin_models.optimizers import (
     RowSparseTraining,
     RowwiseAdagrad,
 )
+from merlin_models.samplers import (
+    Candidates,
+    EmbeddingWithMetadata,
+    InBatchSampler,
+    ItemSampler,
+    StreamingItemFrequency,
+)
 from merlin_models.schema import ColumnSchema, Schema, Tag, Tags
 from merlin_models.tasks import (
     BinaryClassificationTask,
@@ -79,6 +86,7 @@ __all__ = [
     "AvgPrecisionAt",
     "BinaryClassificationTask",
     "Block",
+    "Candidates",
     "CategoryEncoding",
     "ColumnSchema",
     "ConcatFeatures",
@@ -103,14 +111,17 @@ __all__ = [
     "EmbeddingOptimizer",
     "EmbeddingOptions",
     "EmbeddingTable",
+    "EmbeddingWithMetadata",
     "Embeddings",
     "FMPairwiseInteraction",
     "FeatureConfig",
     "Filter",
     "HashedCross",
     "HashedCrossAll",
+    "InBatchSampler",
     "InputBlock",
     "ItemCoverageAt",
+    "ItemSampler",
     "LazyAdam",
     "LazyAdamW",
     "LinearFeatures",
@@ -137,6 +148,7 @@ __all__ = [
     "Schema",
     "SequentialBlock",
     "StackFeatures",
+    "StreamingItemFrequency",
     "Sum",
     "SumResidual",
     "TableConfig",
