@@ -42,7 +42,15 @@ from merlin_models.blocks import (
     TensorInitializer,
     infer_embedding_dim,
 )
-from merlin_models.layers import DotInteraction, EmbeddingBag, EmbeddingBagCollection, FeatureConfig, TableConfig
+from merlin_models.layers import (
+    BruteForceTopK,
+    DotInteraction,
+    EmbeddingBag,
+    EmbeddingBagCollection,
+    FeatureConfig,
+    TableConfig,
+    TopKPrediction,
+)
 from merlin_models.metrics import (
     AvgPrecisionAt,
     ItemCoverageAt,
@@ -86,6 +94,7 @@ __all__ = [
     "AvgPrecisionAt",
     "BinaryClassificationTask",
     "Block",
+    "BruteForceTopK",
     "Candidates",
     "CategoryEncoding",
     "ColumnSchema",
@@ -157,6 +166,7 @@ __all__ = [
     "Tags",
     "TensorInitializer",
     "TopKMetricsAggregator",
+    "TopKPrediction",
     "WideAndDeepModel",
     "infer_embedding_dim",
     "ranking_metrics",
