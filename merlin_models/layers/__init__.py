@@ -1,9 +1,18 @@
-"""Keras layers over the compiled ops."""
+"""Keras layers: over the compiled ops, and for retrieval."""
 
 from __future__ import annotations
 
 from merlin_models.layers.dot_interaction import DotInteraction
 from merlin_models.layers.embedding_bag import EmbeddingBag
 from merlin_models.layers.embedding_bag_collection import EmbeddingBagCollection, FeatureConfig, TableConfig
+from merlin_models.layers.top_k import BruteForceTopK, TopKPrediction
 
-__all__ = ["DotInteraction", "EmbeddingBag", "EmbeddingBagCollection", "FeatureConfig", "TableConfig"]
+__all__ = [
+    "BruteForceTopK",
+    "DotInteraction",
+    "EmbeddingBag",
+    "EmbeddingBagCollection",
+    "FeatureConfig",
+    "TableConfig",
+    "TopKPrediction",
+]
