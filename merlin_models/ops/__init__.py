@@ -8,12 +8,19 @@ from merlin_models.ops.dot_interaction import dot_interaction, dot_interaction_r
 from merlin_models.ops.embedding_bag import embedding_bag, embedding_bag_reference
 from merlin_models.ops.embedding_bag_update import embedding_bag_update, embedding_bag_update_reference
 from merlin_models.ops.encode import encode_bags
+from merlin_models.ops.inbatch_softmax import (
+    InbatchSoftmax,
+    inbatch_softmax,
+    inbatch_softmax_reference,
+    sampled_softmax,
+)
 from merlin_models.ops.lookup_interaction import lookup_interaction, why_not_fused
 from merlin_models.ops.lookups import Lookup, LookupOutput, record_lookups
 from merlin_models.ops.update_rule import Slot, UpdateRule
 
 __all__ = [
     "Bags",
+    "InbatchSoftmax",
     "Lookup",
     "LookupOutput",
     "Slot",
@@ -25,9 +32,12 @@ __all__ = [
     "embedding_bag_update",
     "embedding_bag_update_reference",
     "encode_bags",
+    "inbatch_softmax",
+    "inbatch_softmax_reference",
     "lookup_interaction",
     "raise_device_errors",
     "record_lookups",
+    "sampled_softmax",
     "to_bags",
     "why_not_fused",
 ]
