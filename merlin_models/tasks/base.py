@@ -251,7 +251,7 @@ class MetricTemplates:
 
 def _as_metric(metric: Any) -> keras.metrics.Metric:
     if inspect.isclass(metric) and issubclass(metric, keras.metrics.Metric):
-        return metric(name=snake_case(metric.__name__))
+        return metric() if _named_by_arguments(metric) else metric(name=snake_case(metric.__name__))
     found = keras.metrics.get(metric)
     if isinstance(found, keras.metrics.Metric):
         return found
@@ -263,5 +263,11 @@ def _as_metric(metric: Any) -> keras.metrics.Metric:
 def _renamed(metric: keras.metrics.Metric, prefix: str) -> keras.metrics.Metric:
     default = snake_case(type(metric).__name__)
     # Keras numbers the names that it makes itself: auc, auc_1, ...
-    own = default if re.fullmatch(rf"{default}_\d+", metric.name) else metric.name
+    numbered = re.fullmatch(rf"{default}_\d+", metric.name) and not _named_by_arguments(metric)
+    own = default if numbered else metric.name
     return type(metric).from_config({**metric.get_config(), "name": f"{prefix}/{own}"})
+
+
+def _named_by_arguments(metric: Any) -> bool:
+    """Whether a number at the end of the name is an argument's, as in ``recall_at_10``."""
+    return getattr(metric, "named_by_arguments", False)
