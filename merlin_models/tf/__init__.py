@@ -73,6 +73,7 @@ from merlin_models.optimizers import (
 from merlin_models.schema import ColumnSchema, Schema, Tag, Tags
 from merlin_models.tasks import (
     BinaryClassificationTask,
+    ItemRetrievalTask,
     ParallelPredictionBlock,
     PredictionTask,
     RegressionTask,
@@ -117,6 +118,7 @@ __all__ = [
     "HashedCrossAll",
     "InputBlock",
     "ItemCoverageAt",
+    "ItemRetrievalTask",
     "L2Norm",
     "LazyAdam",
     "LazyAdamW",
