@@ -7,8 +7,10 @@ from merlin_models.layers.embedding_bag import EmbeddingBag
 from merlin_models.layers.embedding_bag_collection import EmbeddingBagCollection, FeatureConfig, TableConfig
 from merlin_models.layers.inbatch_softmax import InbatchSoftmax
 from merlin_models.layers.temperature import LogitsTemperature
+from merlin_models.layers.top_k import BruteForceTopK, TopKPrediction
 
 __all__ = [
+    "BruteForceTopK",
     "DotInteraction",
     "EmbeddingBag",
     "EmbeddingBagCollection",
@@ -16,4 +18,5 @@ __all__ = [
     "InbatchSoftmax",
     "LogitsTemperature",
     "TableConfig",
+    "TopKPrediction",
 ]

@@ -47,7 +47,15 @@ from merlin_models.blocks import (
     TwoTowerBlock,
     infer_embedding_dim,
 )
-from merlin_models.layers import DotInteraction, EmbeddingBag, EmbeddingBagCollection, FeatureConfig, TableConfig
+from merlin_models.layers import (
+    BruteForceTopK,
+    DotInteraction,
+    EmbeddingBag,
+    EmbeddingBagCollection,
+    FeatureConfig,
+    TableConfig,
+    TopKPrediction,
+)
 from merlin_models.metrics import (
     AvgPrecisionAt,
     ItemCoverageAt,
@@ -70,6 +78,13 @@ from merlin_models.optimizers import (
     RowSparseTraining,
     RowwiseAdagrad,
 )
+from merlin_models.samplers import (
+    Candidates,
+    EmbeddingWithMetadata,
+    InBatchSampler,
+    ItemSampler,
+    StreamingItemFrequency,
+)
 from merlin_models.schema import ColumnSchema, Schema, Tag, Tags
 from merlin_models.tasks import (
     BinaryClassificationTask,
@@ -85,6 +100,8 @@ __all__ = [
     "AvgPrecisionAt",
     "BinaryClassificationTask",
     "Block",
+    "BruteForceTopK",
+    "Candidates",
     "CategoryEncoding",
     "ColumnSchema",
     "ConcatFeatures",
@@ -110,15 +127,18 @@ __all__ = [
     "EmbeddingOptimizer",
     "EmbeddingOptions",
     "EmbeddingTable",
+    "EmbeddingWithMetadata",
     "Embeddings",
     "FMPairwiseInteraction",
     "FeatureConfig",
     "Filter",
     "HashedCross",
     "HashedCrossAll",
+    "InBatchSampler",
     "InputBlock",
     "ItemCoverageAt",
     "ItemRetrievalTask",
+    "ItemSampler",
     "L2Norm",
     "LazyAdam",
     "LazyAdamW",
@@ -148,6 +168,7 @@ __all__ = [
     "Schema",
     "SequentialBlock",
     "StackFeatures",
+    "StreamingItemFrequency",
     "Sum",
     "SumResidual",
     "TableConfig",
@@ -156,6 +177,7 @@ __all__ = [
     "Tags",
     "TensorInitializer",
     "TopKMetricsAggregator",
+    "TopKPrediction",
     "TwoTowerBlock",
     "WideAndDeepModel",
     "infer_embedding_dim",
