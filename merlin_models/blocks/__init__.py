@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from merlin_models.blocks.aggregation import (
     AGGREGATIONS,
+    AddLeft,
     Aggregation,
     ConcatFeatures,
     CosineSimilarity,
     ElementwiseMultiply,
     ElementwiseSum,
+    ElementwiseSumItemMulti,
     StackFeatures,
     Sum,
     SumResidual,
 )
-from merlin_models.blocks.base import Block
+from merlin_models.blocks.base import Block, right_shift_layer
 from merlin_models.blocks.combinators import ParallelBlock, ResidualBlock, SequentialBlock
+from merlin_models.blocks.control import Cond, MapValues
 from merlin_models.blocks.cross import CrossBlock, DenseResidualBlock
 from merlin_models.blocks.deep_fm import DeepFMBlock, NCFBlock
 from merlin_models.blocks.dlrm import DLRMBlock
@@ -31,11 +34,13 @@ from merlin_models.blocks.tabular import AsTabular, DebugBlock, Filter, NoOp, Ta
 
 __all__ = [
     "AGGREGATIONS",
+    "AddLeft",
     "Aggregation",
     "AsTabular",
     "Block",
     "CategoryEncoding",
     "ConcatFeatures",
+    "Cond",
     "ContinuousEmbedding",
     "ContinuousFeatures",
     "CosineSimilarity",
@@ -47,6 +52,7 @@ __all__ = [
     "DotProductInteraction",
     "ElementwiseMultiply",
     "ElementwiseSum",
+    "ElementwiseSumItemMulti",
     "EmbeddingFeatures",
     "EmbeddingOptions",
     "EmbeddingTable",
@@ -58,6 +64,7 @@ __all__ = [
     "InputBlock",
     "LinearFeatures",
     "MLPBlock",
+    "MapValues",
     "NCFBlock",
     "NoOp",
     "ParallelBlock",
@@ -70,4 +77,5 @@ __all__ = [
     "TabularBlock",
     "TensorInitializer",
     "infer_embedding_dim",
+    "right_shift_layer",
 ]

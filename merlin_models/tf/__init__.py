@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from merlin_models.blocks import (
+    AddLeft,
     Aggregation,
     AsTabular,
     Block,
     CategoryEncoding,
     ConcatFeatures,
+    Cond,
     ContinuousEmbedding,
     ContinuousFeatures,
     CosineSimilarity,
@@ -19,6 +21,7 @@ from merlin_models.blocks import (
     DotProductInteraction,
     ElementwiseMultiply,
     ElementwiseSum,
+    ElementwiseSumItemMulti,
     EmbeddingFeatures,
     EmbeddingOptions,
     Embeddings,
@@ -29,6 +32,7 @@ from merlin_models.blocks import (
     HashedCrossAll,
     InputBlock,
     LinearFeatures,
+    MapValues,
     MLPBlock,
     NCFBlock,
     NoOp,
@@ -41,6 +45,7 @@ from merlin_models.blocks import (
     TabularBlock,
     TensorInitializer,
     infer_embedding_dim,
+    right_shift_layer,
 )
 from merlin_models.layers import DotInteraction, EmbeddingBag, EmbeddingBagCollection, FeatureConfig, TableConfig
 from merlin_models.metrics import (
@@ -74,6 +79,7 @@ from merlin_models.tasks import (
 )
 
 __all__ = [
+    "AddLeft",
     "Aggregation",
     "AsTabular",
     "AvgPrecisionAt",
@@ -82,6 +88,7 @@ __all__ = [
     "CategoryEncoding",
     "ColumnSchema",
     "ConcatFeatures",
+    "Cond",
     "ContinuousEmbedding",
     "ContinuousFeatures",
     "CosineSimilarity",
@@ -97,6 +104,7 @@ __all__ = [
     "DotProductInteraction",
     "ElementwiseMultiply",
     "ElementwiseSum",
+    "ElementwiseSumItemMulti",
     "EmbeddingBag",
     "EmbeddingBagCollection",
     "EmbeddingFeatures",
@@ -117,6 +125,7 @@ __all__ = [
     "LogLossMetric",
     "MLPBlock",
     "MRRAt",
+    "MapValues",
     "Model",
     "NCFBlock",
     "NCFModel",
@@ -148,4 +157,5 @@ __all__ = [
     "WideAndDeepModel",
     "infer_embedding_dim",
     "ranking_metrics",
+    "right_shift_layer",
 ]
