@@ -21,16 +21,20 @@ from merlin_models.blocks.control import Cond, MapValues
 from merlin_models.blocks.cross import CrossBlock, DenseResidualBlock
 from merlin_models.blocks.deep_fm import DeepFMBlock, NCFBlock
 from merlin_models.blocks.dlrm import DLRMBlock
+from merlin_models.blocks.dual_encoder import DualEncoderBlock
 from merlin_models.blocks.embedding_features import EmbeddingFeatures, EmbeddingOptions
 from merlin_models.blocks.embedding_files import TensorInitializer
 from merlin_models.blocks.embedding_table import Embeddings, EmbeddingTable, infer_embedding_dim
 from merlin_models.blocks.encodings import CategoryEncoding, HashedCross, HashedCrossAll
 from merlin_models.blocks.inputs import ContinuousFeatures, InputBlock
 from merlin_models.blocks.interactions import DotProductInteraction, FMPairwiseInteraction
+from merlin_models.blocks.l2_norm import L2Norm
 from merlin_models.blocks.linear import ContinuousEmbedding, LinearFeatures
+from merlin_models.blocks.matrix_factorization import MatrixFactorizationBlock, QueryItemIdsEmbeddingsBlock
 from merlin_models.blocks.mlp import MLPBlock
 from merlin_models.blocks.registry import Registry
 from merlin_models.blocks.tabular import AsTabular, DebugBlock, Filter, NoOp, TabularBlock
+from merlin_models.blocks.two_tower import TwoTowerBlock
 
 __all__ = [
     "AGGREGATIONS",
@@ -50,6 +54,7 @@ __all__ = [
     "DeepFMBlock",
     "DenseResidualBlock",
     "DotProductInteraction",
+    "DualEncoderBlock",
     "ElementwiseMultiply",
     "ElementwiseSum",
     "ElementwiseSumItemMulti",
@@ -62,12 +67,15 @@ __all__ = [
     "HashedCross",
     "HashedCrossAll",
     "InputBlock",
+    "L2Norm",
     "LinearFeatures",
     "MLPBlock",
     "MapValues",
+    "MatrixFactorizationBlock",
     "NCFBlock",
     "NoOp",
     "ParallelBlock",
+    "QueryItemIdsEmbeddingsBlock",
     "Registry",
     "ResidualBlock",
     "SequentialBlock",
@@ -76,6 +84,7 @@ __all__ = [
     "SumResidual",
     "TabularBlock",
     "TensorInitializer",
+    "TwoTowerBlock",
     "infer_embedding_dim",
     "right_shift_layer",
 ]
