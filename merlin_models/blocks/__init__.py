@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from merlin_models.blocks.aggregation import (
     AGGREGATIONS,
+    AddLeft,
     Aggregation,
     ConcatFeatures,
     CosineSimilarity,
     ElementwiseMultiply,
     ElementwiseSum,
+    ElementwiseSumItemMulti,
     StackFeatures,
     Sum,
     SumResidual,
 )
-from merlin_models.blocks.base import Block
+from merlin_models.blocks.base import Block, right_shift_layer
 from merlin_models.blocks.combinators import ParallelBlock, ResidualBlock, SequentialBlock
+from merlin_models.blocks.control import Cond, MapValues
 from merlin_models.blocks.cross import CrossBlock, DenseResidualBlock
 from merlin_models.blocks.deep_fm import DeepFMBlock, NCFBlock
 from merlin_models.blocks.dlrm import DLRMBlock
@@ -35,11 +38,13 @@ from merlin_models.blocks.two_tower import TwoTowerBlock
 
 __all__ = [
     "AGGREGATIONS",
+    "AddLeft",
     "Aggregation",
     "AsTabular",
     "Block",
     "CategoryEncoding",
     "ConcatFeatures",
+    "Cond",
     "ContinuousEmbedding",
     "ContinuousFeatures",
     "CosineSimilarity",
@@ -52,6 +57,7 @@ __all__ = [
     "DualEncoderBlock",
     "ElementwiseMultiply",
     "ElementwiseSum",
+    "ElementwiseSumItemMulti",
     "EmbeddingFeatures",
     "EmbeddingOptions",
     "EmbeddingTable",
@@ -64,6 +70,7 @@ __all__ = [
     "L2Norm",
     "LinearFeatures",
     "MLPBlock",
+    "MapValues",
     "MatrixFactorizationBlock",
     "NCFBlock",
     "NoOp",
@@ -79,4 +86,5 @@ __all__ = [
     "TensorInitializer",
     "TwoTowerBlock",
     "infer_embedding_dim",
+    "right_shift_layer",
 ]

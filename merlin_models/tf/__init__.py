@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from merlin_models.blocks import (
+    AddLeft,
     Aggregation,
     AsTabular,
     Block,
     CategoryEncoding,
     ConcatFeatures,
+    Cond,
     ContinuousEmbedding,
     ContinuousFeatures,
     CosineSimilarity,
@@ -20,6 +22,7 @@ from merlin_models.blocks import (
     DualEncoderBlock,
     ElementwiseMultiply,
     ElementwiseSum,
+    ElementwiseSumItemMulti,
     EmbeddingFeatures,
     EmbeddingOptions,
     Embeddings,
@@ -31,6 +34,7 @@ from merlin_models.blocks import (
     InputBlock,
     L2Norm,
     LinearFeatures,
+    MapValues,
     MatrixFactorizationBlock,
     MLPBlock,
     NCFBlock,
@@ -46,6 +50,7 @@ from merlin_models.blocks import (
     TensorInitializer,
     TwoTowerBlock,
     infer_embedding_dim,
+    right_shift_layer,
 )
 from merlin_models.layers import (
     BruteForceTopK,
@@ -95,6 +100,7 @@ from merlin_models.tasks import (
 )
 
 __all__ = [
+    "AddLeft",
     "Aggregation",
     "AsTabular",
     "AvgPrecisionAt",
@@ -105,6 +111,7 @@ __all__ = [
     "CategoryEncoding",
     "ColumnSchema",
     "ConcatFeatures",
+    "Cond",
     "ContinuousEmbedding",
     "ContinuousFeatures",
     "CosineSimilarity",
@@ -121,6 +128,7 @@ __all__ = [
     "DualEncoderBlock",
     "ElementwiseMultiply",
     "ElementwiseSum",
+    "ElementwiseSumItemMulti",
     "EmbeddingBag",
     "EmbeddingBagCollection",
     "EmbeddingFeatures",
@@ -146,6 +154,7 @@ __all__ = [
     "LogLossMetric",
     "MLPBlock",
     "MRRAt",
+    "MapValues",
     "MatrixFactorizationBlock",
     "Model",
     "NCFBlock",
@@ -182,4 +191,5 @@ __all__ = [
     "WideAndDeepModel",
     "infer_embedding_dim",
     "ranking_metrics",
+    "right_shift_layer",
 ]
