@@ -26,11 +26,13 @@ from merlin_models.blocks.inputs import ContinuousFeatures, InputBlock
 from merlin_models.blocks.interactions import DotProductInteraction, FMPairwiseInteraction
 from merlin_models.blocks.linear import ContinuousEmbedding, LinearFeatures
 from merlin_models.blocks.mlp import MLPBlock
-from merlin_models.blocks.registry import Registry
+from merlin_models.blocks.prediction import Prediction
+from merlin_models.blocks.registry import BLOCKS, Registry, get_block
 from merlin_models.blocks.tabular import AsTabular, DebugBlock, Filter, NoOp, TabularBlock
 
 __all__ = [
     "AGGREGATIONS",
+    "BLOCKS",
     "Aggregation",
     "AsTabular",
     "Block",
@@ -61,6 +63,7 @@ __all__ = [
     "NCFBlock",
     "NoOp",
     "ParallelBlock",
+    "Prediction",
     "Registry",
     "ResidualBlock",
     "SequentialBlock",
@@ -69,5 +72,6 @@ __all__ = [
     "SumResidual",
     "TabularBlock",
     "TensorInitializer",
+    "get_block",
     "infer_embedding_dim",
 ]

@@ -10,6 +10,19 @@ from merlin_models.ops.embedding_bag_update import embedding_bag_update, embeddi
 from merlin_models.ops.encode import encode_bags
 from merlin_models.ops.lookup_interaction import lookup_interaction, why_not_fused
 from merlin_models.ops.lookups import Lookup, LookupOutput, record_lookups
+from merlin_models.ops.ragged import (
+    check_equal_lengths,
+    check_lengths,
+    is_ragged,
+    positions_in_rows,
+    ragged_where,
+    repeat_for_items,
+    row_lengths,
+    to_dense,
+    to_ragged,
+    to_sparse,
+    valid_positions,
+)
 from merlin_models.ops.update_rule import Slot, UpdateRule
 
 __all__ = [
@@ -18,6 +31,8 @@ __all__ = [
     "LookupOutput",
     "Slot",
     "UpdateRule",
+    "check_equal_lengths",
+    "check_lengths",
     "dot_interaction",
     "dot_interaction_reference",
     "embedding_bag",
@@ -25,9 +40,18 @@ __all__ = [
     "embedding_bag_update",
     "embedding_bag_update_reference",
     "encode_bags",
+    "is_ragged",
     "lookup_interaction",
+    "positions_in_rows",
+    "ragged_where",
     "raise_device_errors",
     "record_lookups",
+    "repeat_for_items",
+    "row_lengths",
     "to_bags",
+    "to_dense",
+    "to_ragged",
+    "to_sparse",
+    "valid_positions",
     "why_not_fused",
 ]
