@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from merlin_models.blocks.aggregation import Aggregation, get_aggregation
+from merlin_models.blocks.aggregation import Aggregation, ElementwiseSumItemMulti, get_aggregation
 from merlin_models.blocks.base import Block, register
 from merlin_models.blocks.registry import get_block
 from merlin_models.schema import Schema, Tags
@@ -38,6 +38,12 @@ class TabularBlock(Block):
         self.pre, self.post = get_block(pre), get_block(post)
         self.aggregation = get_aggregation(aggregation)
         self._schema = schema
+        self._tell_aggregation(schema)
+
+    def _tell_aggregation(self, schema: Schema | None) -> None:
+        """Gives the block's schema to an aggregation that needs one and has none."""
+        if isinstance(self.aggregation, ElementwiseSumItemMulti) and schema is not None:
+            self.aggregation.take_schema(schema)
 
     @property
     def schema(self) -> Schema | None:

@@ -20,6 +20,7 @@ GENRES = ml.Schema([ml.ColumnSchema.create_categorical("genres", 9, value_count=
         ("as-sparse", ml.ToSparse),
         ("to_sparse", ml.ToSparse),
         ("as-ragged", ml.ToRagged),
+        ("l2-norm", ml.L2Norm),
         ("continuous-powers", ml.ContinuousPowers),
         ("ssn", ml.StochasticSwapNoise),
         ("stochastic-swap-noise", ml.StochasticSwapNoise),

@@ -11,9 +11,9 @@ import re
 import pytest
 
 import merlin_models.tf as ml
-from merlin_models import blocks, models, tasks, transforms
+from merlin_models import blocks, metrics, models, tasks, transforms
 
-PACKAGES = (blocks, tasks, models, transforms)
+PACKAGES = (blocks, metrics, tasks, models, transforms)
 MODULES = [f"{package.__name__}.{each.name}" for package in PACKAGES for each in pkgutil.iter_modules(package.__path__)]
 
 
