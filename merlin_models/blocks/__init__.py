@@ -32,12 +32,14 @@ from merlin_models.blocks.l2_norm import L2Norm
 from merlin_models.blocks.linear import ContinuousEmbedding, LinearFeatures
 from merlin_models.blocks.matrix_factorization import MatrixFactorizationBlock, QueryItemIdsEmbeddingsBlock
 from merlin_models.blocks.mlp import MLPBlock
-from merlin_models.blocks.registry import Registry
+from merlin_models.blocks.prediction import Prediction
+from merlin_models.blocks.registry import BLOCKS, Registry, get_block
 from merlin_models.blocks.tabular import AsTabular, DebugBlock, Filter, NoOp, TabularBlock
 from merlin_models.blocks.two_tower import TwoTowerBlock
 
 __all__ = [
     "AGGREGATIONS",
+    "BLOCKS",
     "AddLeft",
     "Aggregation",
     "AsTabular",
@@ -75,6 +77,7 @@ __all__ = [
     "NCFBlock",
     "NoOp",
     "ParallelBlock",
+    "Prediction",
     "QueryItemIdsEmbeddingsBlock",
     "Registry",
     "ResidualBlock",
@@ -85,6 +88,7 @@ __all__ = [
     "TabularBlock",
     "TensorInitializer",
     "TwoTowerBlock",
+    "get_block",
     "infer_embedding_dim",
     "right_shift_layer",
 ]
