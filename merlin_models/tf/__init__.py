@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from merlin_models import data
 from merlin_models.blocks import (
     AddLeft,
     Aggregation,
@@ -53,6 +54,7 @@ from merlin_models.blocks import (
     infer_embedding_dim,
     right_shift_layer,
 )
+from merlin_models.datasets.synthetic import SyntheticData
 from merlin_models.layers import (
     BruteForceTopK,
     DotInteraction,
@@ -61,6 +63,14 @@ from merlin_models.layers import (
     FeatureConfig,
     TableConfig,
     TopKPrediction,
+)
+from merlin_models.loader.nvtabular_loader import redirect as _redirect_nvtabular_loader
+from merlin_models.loader.tensorflow import (
+    KerasSequenceLoader,
+    KerasSequenceValidater,
+    KerasSequenceValidator,
+    Loader,
+    sample_batch,
 )
 from merlin_models.metrics import (
     AvgPrecisionAt,
@@ -174,11 +184,18 @@ __all__ = [
     "ItemCoverageAt",
     "ItemRetrievalTask",
     "ItemSampler",
+    "KerasSequenceLoader",
+    "KerasSequenceValidater",
+    "KerasSequenceValidator",
     "L2Norm",
     "LabelToOneHot",
     "LazyAdam",
+    "LazyAdam",
+    "LazyAdamW",
     "LazyAdamW",
     "LinearFeatures",
+    "LinearFeatures",
+    "Loader",
     "LogLossMetric",
     "MLPBlock",
     "MRRAt",
@@ -213,6 +230,7 @@ __all__ = [
     "StreamingItemFrequency",
     "Sum",
     "SumResidual",
+    "SyntheticData",
     "TableConfig",
     "TabularBlock",
     "Tag",
@@ -227,7 +245,11 @@ __all__ = [
     "TopKPrediction",
     "TwoTowerBlock",
     "WideAndDeepModel",
+    "data",
     "infer_embedding_dim",
     "ranking_metrics",
     "right_shift_layer",
+    "sample_batch",
 ]
+
+_redirect_nvtabular_loader()
