@@ -5,6 +5,7 @@ from __future__ import annotations
 from merlin_models.layers.dot_interaction import DotInteraction
 from merlin_models.layers.embedding_bag import EmbeddingBag
 from merlin_models.layers.embedding_bag_collection import EmbeddingBagCollection, FeatureConfig, TableConfig
+from merlin_models.layers.fifo_queue import FIFOQueue
 from merlin_models.layers.top_k import BruteForceTopK, TopKPrediction
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "DotInteraction",
     "EmbeddingBag",
     "EmbeddingBagCollection",
+    "FIFOQueue",
     "FeatureConfig",
     "TableConfig",
     "TopKPrediction",
