@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from merlin_models import losses
 from merlin_models.blocks import (
     Aggregation,
     AsTabular,
@@ -51,6 +52,9 @@ from merlin_models.layers import (
     FIFOQueue,
     TableConfig,
     TopKPrediction,
+)
+from merlin_models.losses import (
+    LossType,
 )
 from merlin_models.metrics import (
     AvgPrecisionAt,
@@ -147,6 +151,7 @@ __all__ = [
     "LinearFeatures",
     "LogLossMetric",
     "LogitsTemperatureScaler",
+    "LossType",
     "MLPBlock",
     "MRRAt",
     "Model",
@@ -183,5 +188,6 @@ __all__ = [
     "TopKPrediction",
     "WideAndDeepModel",
     "infer_embedding_dim",
+    "losses",
     "ranking_metrics",
 ]
