@@ -1,4 +1,4 @@
-"""Keras layers: over the compiled ops, and for retrieval."""
+"""Keras layers over the compiled ops."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from merlin_models.layers.dot_interaction import DotInteraction
 from merlin_models.layers.embedding_bag import EmbeddingBag
 from merlin_models.layers.embedding_bag_collection import EmbeddingBagCollection, FeatureConfig, TableConfig
 from merlin_models.layers.fifo_queue import FIFOQueue
+from merlin_models.layers.inbatch_softmax import InbatchSoftmax
+from merlin_models.layers.temperature import LogitsTemperature
 from merlin_models.layers.top_k import BruteForceTopK, TopKPrediction
 
 __all__ = [
@@ -15,6 +17,8 @@ __all__ = [
     "EmbeddingBagCollection",
     "FIFOQueue",
     "FeatureConfig",
+    "InbatchSoftmax",
+    "LogitsTemperature",
     "TableConfig",
     "TopKPrediction",
 ]
