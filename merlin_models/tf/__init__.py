@@ -32,6 +32,7 @@ from merlin_models.blocks import (
     FMPairwiseInteraction,
     HashedCross,
     HashedCrossAll,
+    IndexBlock,
     InputBlock,
     L2Norm,
     LinearFeatures,
@@ -50,12 +51,14 @@ from merlin_models.blocks import (
     SumResidual,
     TabularBlock,
     TensorInitializer,
+    TopKIndexBlock,
     TwoTowerBlock,
     infer_embedding_dim,
     right_shift_layer,
 )
 from merlin_models.datasets.synthetic import SyntheticData
 from merlin_models.layers import (
+    ApproximateTopK,
     BruteForceTopK,
     DotInteraction,
     EmbeddingBag,
@@ -142,6 +145,7 @@ from merlin_models.transforms import (
 __all__ = [
     "AddLeft",
     "Aggregation",
+    "ApproximateTopK",
     "AsDenseFeatures",
     "AsRaggedFeatures",
     "AsSparseFeatures",
@@ -194,6 +198,7 @@ __all__ = [
     "HashedCross",
     "HashedCrossAll",
     "InBatchSampler",
+    "IndexBlock",
     "InputBlock",
     "ItemCoverageAt",
     "ItemRetrievalTask",
@@ -256,6 +261,7 @@ __all__ = [
     "ToRagged",
     "ToSparse",
     "ToTarget",
+    "TopKIndexBlock",
     "TopKMetricsAggregator",
     "TopKPrediction",
     "TwoTowerBlock",
