@@ -36,8 +36,7 @@ class ApproximateTopK(keras.layers.Layer):
         ImportError: without faiss.
 
     Reference:
-        Malkov and Yashunin, Efficient and Robust Approximate Nearest Neighbor Search Using Hierarchical Navigable Small World
-        Graphs, 2016, https://arxiv.org/abs/1603.09320
+        Malkov and Yashunin, Efficient and robust approximate nearest neighbor search, 2016, https://arxiv.org/abs/1603.09320
     """
 
     def __init__(
@@ -48,8 +47,7 @@ class ApproximateTopK(keras.layers.Layer):
         for name, value in sizes.items():
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be at least 1. Received: {value}")
-        self.k, self._sizes, self._graph = k, sizes, None
-        self.supports_jit = False
+        self.k, self._sizes, self._graph, self.supports_jit = k, sizes, None, False
 
     def index(self, candidates: Any, identifiers: Any = None) -> ApproximateTopK:
         """Takes a catalogue in the place of the one before; as of :class:`BruteForceTopK`, but of any size."""
@@ -92,10 +90,9 @@ class ApproximateTopK(keras.layers.Layer):
         left = found != NO_ID
         for row, ids in enumerate(unwanted):
             left[row] &= ~np.isin(found[row], ids)
+        scores, found = np.where(left, scores, np.float32(-np.inf)), np.where(left, found, NO_ID)
         order = np.argsort(~left, axis=1, kind="stable")[:, : self.k]
-        left = np.take_along_axis(left, order, axis=1)
-        scores = np.where(left, np.take_along_axis(scores, order, axis=1), np.float32(-np.inf))
-        found = np.where(left, np.take_along_axis(found, order, axis=1), NO_ID)
+        scores, found = (np.take_along_axis(each, order, axis=1) for each in (scores, found))
         return TopKPrediction(ops.convert_to_tensor(scores), ops.convert_to_tensor(found))
 
     def compute_output_spec(self, queries: Any, exclude: Any = None) -> TopKPrediction:
