@@ -26,6 +26,7 @@ from merlin_models.blocks.embedding_features import EmbeddingFeatures, Embedding
 from merlin_models.blocks.embedding_files import TensorInitializer
 from merlin_models.blocks.embedding_table import Embeddings, EmbeddingTable, infer_embedding_dim
 from merlin_models.blocks.encodings import CategoryEncoding, HashedCross, HashedCrossAll
+from merlin_models.blocks.index import IndexBlock, TopKIndexBlock
 from merlin_models.blocks.inputs import ContinuousFeatures, InputBlock
 from merlin_models.blocks.interactions import DotProductInteraction, FMPairwiseInteraction
 from merlin_models.blocks.l2_norm import L2Norm
@@ -68,6 +69,7 @@ __all__ = [
     "Filter",
     "HashedCross",
     "HashedCrossAll",
+    "IndexBlock",
     "InputBlock",
     "L2Norm",
     "LinearFeatures",
@@ -87,6 +89,7 @@ __all__ = [
     "SumResidual",
     "TabularBlock",
     "TensorInitializer",
+    "TopKIndexBlock",
     "TwoTowerBlock",
     "get_block",
     "infer_embedding_dim",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from merlin_models import data
+from merlin_models import data, losses
 from merlin_models.blocks import (
     AddLeft,
     Aggregation,
@@ -32,6 +32,7 @@ from merlin_models.blocks import (
     FMPairwiseInteraction,
     HashedCross,
     HashedCrossAll,
+    IndexBlock,
     InputBlock,
     L2Norm,
     LinearFeatures,
@@ -50,17 +51,20 @@ from merlin_models.blocks import (
     SumResidual,
     TabularBlock,
     TensorInitializer,
+    TopKIndexBlock,
     TwoTowerBlock,
     infer_embedding_dim,
     right_shift_layer,
 )
 from merlin_models.datasets.synthetic import SyntheticData
 from merlin_models.layers import (
+    ApproximateTopK,
     BruteForceTopK,
     DotInteraction,
     EmbeddingBag,
     EmbeddingBagCollection,
     FeatureConfig,
+    FIFOQueue,
     TableConfig,
     TopKPrediction,
 )
@@ -71,6 +75,9 @@ from merlin_models.loader.tensorflow import (
     KerasSequenceValidator,
     Loader,
     sample_batch,
+)
+from merlin_models.losses import (
+    LossType,
 )
 from merlin_models.metrics import (
     AvgPrecisionAt,
@@ -95,10 +102,16 @@ from merlin_models.optimizers import (
     RowwiseAdagrad,
 )
 from merlin_models.samplers import (
+    CachedCrossBatchSampler,
+    CachedUniformSampler,
     Candidates,
     EmbeddingWithMetadata,
+    FrequencyBasedSampler,
     InBatchSampler,
     ItemSampler,
+    LogitsTemperatureScaler,
+    PopularityBasedSampler,
+    PopularityLogitsCorrection,
     StreamingItemFrequency,
 )
 from merlin_models.schema import ColumnSchema, Schema, Tag, Tags
@@ -132,6 +145,7 @@ from merlin_models.transforms import (
 __all__ = [
     "AddLeft",
     "Aggregation",
+    "ApproximateTopK",
     "AsDenseFeatures",
     "AsRaggedFeatures",
     "AsSparseFeatures",
@@ -141,6 +155,8 @@ __all__ = [
     "Block",
     "BroadcastToSequence",
     "BruteForceTopK",
+    "CachedCrossBatchSampler",
+    "CachedUniformSampler",
     "Candidates",
     "CategoricalOneHot",
     "CategoryEncoding",
@@ -174,12 +190,15 @@ __all__ = [
     "EmbeddingWithMetadata",
     "Embeddings",
     "ExpandDims",
+    "FIFOQueue",
     "FMPairwiseInteraction",
     "FeatureConfig",
     "Filter",
+    "FrequencyBasedSampler",
     "HashedCross",
     "HashedCrossAll",
     "InBatchSampler",
+    "IndexBlock",
     "InputBlock",
     "ItemCoverageAt",
     "ItemRetrievalTask",
@@ -194,6 +213,8 @@ __all__ = [
     "LinearFeatures",
     "Loader",
     "LogLossMetric",
+    "LogitsTemperatureScaler",
+    "LossType",
     "MLPBlock",
     "MRRAt",
     "MapValues",
@@ -206,7 +227,9 @@ __all__ = [
     "NoveltyAt",
     "ParallelBlock",
     "ParallelPredictionBlock",
+    "PopularityBasedSampler",
     "PopularityBiasAt",
+    "PopularityLogitsCorrection",
     "PrecisionAt",
     "Prediction",
     "PredictionTask",
@@ -238,12 +261,14 @@ __all__ = [
     "ToRagged",
     "ToSparse",
     "ToTarget",
+    "TopKIndexBlock",
     "TopKMetricsAggregator",
     "TopKPrediction",
     "TwoTowerBlock",
     "WideAndDeepModel",
     "data",
     "infer_embedding_dim",
+    "losses",
     "ranking_metrics",
     "right_shift_layer",
     "sample_batch",
