@@ -16,7 +16,7 @@ from merlin_models.layers import EmbeddingBag, EmbeddingBagCollection
 from merlin_models.models.objective import Objective
 from merlin_models.optimizers import EmbeddingOptimizer, RowSparseTraining, row_sparse_of, with_row_sparse
 from merlin_models.schema import Schema
-from merlin_models.tasks import ParallelPredictionBlock, PredictionTask, computing_loss, tasks_of
+from merlin_models.tasks import ParallelPredictionBlock, PredictionTask, computing_loss, tasks_of, with_weights_of
 
 
 @register
@@ -147,7 +147,8 @@ class Model(RowSparseTraining, SymbolicBuild, keras.Model):
                 ``keras.Model.compile``. With "auto", a model with embedding tables of this library is not
                 compiled by XLA.
             loss: a Keras loss for all tasks, or a dictionary by target or task name.
-            loss_weights: dictionary by target or task name; the loss is the weighted sum over the tasks.
+            loss_weights: dictionary by target or task name, before the ``task_weights`` of a ``ParallelPredictionBlock``;
+                the loss is the weighted sum over the tasks.
             metrics, weighted_metrics: a list for all tasks, or a dictionary of lists by target or task name.
                 Sample weights apply to the weighted ones only.
             embedding_optimizer: how embedding tables are trained. "auto": by the row-sparse form of ``optimizer``,
@@ -170,6 +171,7 @@ class Model(RowSparseTraining, SymbolicBuild, keras.Model):
                 raise ValueError("embedding_optimizer must not be 'dense' where the optimizer is a RowSparse.")
         elif self._has_tables():
             optimizer = with_row_sparse(optimizer, rule)
+        loss_weights = with_weights_of(self.blocks[-1], loss_weights)
         objective = Objective(self.prediction_tasks, loss, loss_weights, metrics, weighted_metrics, self.schema)
         super().compile(
             optimizer=optimizer,
@@ -206,9 +208,11 @@ class Model(RowSparseTraining, SymbolicBuild, keras.Model):
         for loss in self.losses:
             loss = ops.sum(ops.cast(loss, keras.config.floatx()))
             regularization = regularization + self._aggregate_additional_loss(loss)
+        sample_weight = self._objective.sample_weights(x, y, sample_weight)
         return self._objective.compute_loss(x, y, y_pred, sample_weight, regularization)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+        sample_weight = self._objective.sample_weights(x, y, sample_weight)
         self._objective.update_metrics(y, y_pred, sample_weight)
         return self.get_metrics_result()
 
@@ -221,6 +225,10 @@ class Model(RowSparseTraining, SymbolicBuild, keras.Model):
     # ---- saving ----
 
     def get_config(self) -> dict[str, Any]:
+        for layer in _in_several_places(self):
+            # Keras marks what is shared when it comes to it for the second time, and by then a block around the first place
+            # has its copy. So each place here is a second one.
+            keras.saving.serialize_keras_object(layer)
         blocks = [keras.saving.serialize_keras_object(block) for block in self.blocks]
         return {
             "name": self.name,
@@ -247,6 +255,16 @@ class Model(RowSparseTraining, SymbolicBuild, keras.Model):
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built:
             self.optimizer.build(self.trainable_variables)
+
+
+def _in_several_places(model: keras.Model) -> list[keras.layers.Layer]:
+    """The layers that belong to several others, such as a table whose rows also score the output."""
+    parents: dict[int, set[int]] = {}
+    layers = {id(layer): layer for layer in model._flatten_layers()}
+    for parent in layers.values():
+        for child in parent._flatten_layers(include_self=False, recursive=False):
+            parents.setdefault(id(child), set()).add(id(parent))
+    return [layers[child] for child, of in parents.items() if len(of) > 1]
 
 
 def _with_tasks(blocks: Sequence[keras.layers.Layer]) -> list[keras.layers.Layer]:
