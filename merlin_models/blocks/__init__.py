@@ -33,6 +33,7 @@ from merlin_models.blocks.l2_norm import L2Norm
 from merlin_models.blocks.linear import ContinuousEmbedding, LinearFeatures
 from merlin_models.blocks.matrix_factorization import MatrixFactorizationBlock, QueryItemIdsEmbeddingsBlock
 from merlin_models.blocks.mlp import MLPBlock
+from merlin_models.blocks.prediction import Prediction
 from merlin_models.blocks.progressive_experts import CGCBlock, PLEBlock
 from merlin_models.blocks.registry import Registry
 from merlin_models.blocks.tabular import AsTabular, DebugBlock, Filter, NoOp, TabularBlock
@@ -83,6 +84,7 @@ __all__ = [
     "NoOp",
     "PLEBlock",
     "ParallelBlock",
+    "Prediction",
     "QueryItemIdsEmbeddingsBlock",
     "Registry",
     "ResidualBlock",

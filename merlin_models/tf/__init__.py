@@ -45,6 +45,7 @@ from merlin_models.blocks import (
     NoOp,
     ParallelBlock,
     PLEBlock,
+    Prediction,
     QueryItemIdsEmbeddingsBlock,
     ResidualBlock,
     SequentialBlock,
@@ -71,7 +72,15 @@ from merlin_models.metrics import (
     TopKMetricsAggregator,
     ranking_metrics,
 )
-from merlin_models.models import DCNModel, DeepFMModel, DLRMModel, Model, NCFModel, WideAndDeepModel
+from merlin_models.models import (
+    DCNModel,
+    DeepFMModel,
+    DLRMModel,
+    ExamplesPerSecondCallback,
+    Model,
+    NCFModel,
+    WideAndDeepModel,
+)
 from merlin_models.optimizers import (
     EmbeddingOptimizer,
     LazyAdam,
@@ -136,6 +145,7 @@ __all__ = [
     "EmbeddingTable",
     "EmbeddingTablePrediction",
     "Embeddings",
+    "ExamplesPerSecondCallback",
     "ExpertsGate",
     "FMPairwiseInteraction",
     "FeatureConfig",
@@ -168,6 +178,7 @@ __all__ = [
     "ParallelPredictionBlock",
     "PopularityBiasAt",
     "PrecisionAt",
+    "Prediction",
     "PredictionTask",
     "PredictionTasks",
     "QueryItemIdsEmbeddingsBlock",

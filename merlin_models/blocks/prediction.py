@@ -1,0 +1,21 @@
+"""Prediction: what a block that changes features and targets together returns."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+
+class Prediction(NamedTuple):
+    """Features or predictions, with the targets and sample weights that belong to them.
+
+    Attributes:
+        outputs: features, or predictions.
+        targets: a tensor, a dictionary target -> tensor, or None.
+        sample_weight: the same, for weights.
+        negative_candidate_ids: ids of the candidates that a task scores as negatives, or None.
+    """
+
+    outputs: Any
+    targets: Any = None
+    sample_weight: Any = None
+    negative_candidate_ids: Any = None
