@@ -27,6 +27,7 @@ from merlin_models.blocks.embedding_files import TensorInitializer
 from merlin_models.blocks.embedding_table import Embeddings, EmbeddingTable, infer_embedding_dim
 from merlin_models.blocks.encodings import CategoryEncoding, HashedCross, HashedCrossAll
 from merlin_models.blocks.experts import ExpertsGate, MMOEBlock
+from merlin_models.blocks.index import IndexBlock, TopKIndexBlock
 from merlin_models.blocks.inputs import ContinuousFeatures, InputBlock
 from merlin_models.blocks.interactions import DotProductInteraction, FMPairwiseInteraction
 from merlin_models.blocks.l2_norm import L2Norm
@@ -35,13 +36,14 @@ from merlin_models.blocks.matrix_factorization import MatrixFactorizationBlock, 
 from merlin_models.blocks.mlp import MLPBlock
 from merlin_models.blocks.prediction import Prediction
 from merlin_models.blocks.progressive_experts import CGCBlock, PLEBlock
-from merlin_models.blocks.registry import Registry
+from merlin_models.blocks.registry import BLOCKS, Registry, get_block
 from merlin_models.blocks.tabular import AsTabular, DebugBlock, Filter, NoOp, TabularBlock
 from merlin_models.blocks.two_tower import TwoTowerBlock
 from merlin_models.blocks.weight_tying import EmbeddingTablePrediction
 
 __all__ = [
     "AGGREGATIONS",
+    "BLOCKS",
     "AddLeft",
     "Aggregation",
     "AsTabular",
@@ -73,6 +75,7 @@ __all__ = [
     "Filter",
     "HashedCross",
     "HashedCrossAll",
+    "IndexBlock",
     "InputBlock",
     "L2Norm",
     "LinearFeatures",
@@ -94,7 +97,9 @@ __all__ = [
     "SumResidual",
     "TabularBlock",
     "TensorInitializer",
+    "TopKIndexBlock",
     "TwoTowerBlock",
+    "get_block",
     "infer_embedding_dim",
     "right_shift_layer",
 ]

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from merlin_models.blocks.base import Block, register
+from merlin_models.blocks.masking import common_mask, mask_of, with_mask
 from merlin_models.blocks.registry import Registry
 from merlin_models.schema import Schema, Tags
 
@@ -34,6 +35,9 @@ class Aggregation(Block):
             raise ValueError(f"Inputs of {type(self).__name__} must hold a tensor. Received: an empty dictionary")
         return self.combine({name: ops.cast(inputs[name], self.compute_dtype) for name in sorted(inputs)})
 
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
+        return common_mask(previous_mask.values()) if isinstance(previous_mask, Mapping) else None
+
     def combine(self, tensors: dict[str, Any]) -> Any:
         """One tensor of the tensors, which are sorted by name and of one dtype."""
         raise NotImplementedError(f"{type(self).__name__} must define combine(tensors).")
@@ -50,7 +54,7 @@ class Aggregation(Block):
 
 
 def concat(tensors: Mapping[str, Any], dtype: str, axis: int = -1) -> Any:
-    """Concatenates tensors in the order of their names, cast to one dtype.
+    """Concatenates tensors in the order of their names, cast to one dtype; masks are combined.
 
     Raises:
         ValueError: if their ranks differ.
@@ -58,7 +62,8 @@ def concat(tensors: Mapping[str, Any], dtype: str, axis: int = -1) -> Any:
     shapes = {name: tuple(tensors[name].shape) for name in sorted(tensors)}
     if len({len(shape) for shape in shapes.values()}) != 1:
         raise ValueError(f"Tensors must have equal ranks to be concatenated. Received: {shapes}")
-    return ops.concatenate([ops.cast(tensors[name], dtype) for name in shapes], axis=axis)
+    together = ops.concatenate([ops.cast(tensors[name], dtype) for name in shapes], axis=axis)
+    return with_mask(together, common_mask(mask_of(tensor) for tensor in tensors.values()))
 
 
 @AGGREGATIONS.register("concat")

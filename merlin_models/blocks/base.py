@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from merlin_models.blocks.registry import get_block
 from merlin_models.blocks.symbolic import SymbolicBuild
 
 
@@ -37,15 +38,25 @@ class Block(SymbolicBuild, keras.layers.Layer):
     def __init__(self, block_name: str | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self._block_name = block_name
+        self.supports_masking = True
 
     @property
     def block_name(self) -> str:
         return self._block_name or self.name
 
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
+        # Layers inside have put masks on what they return. Keras' own rule, to pass on the input's, would put that of a
+        # sequence on a pooled vector.
+        return None
+
     # ---- connecting ----
 
-    def connect(self, *blocks: keras.layers.Layer, block_name: str | None = None) -> Any:
+    def connect(self, *blocks: keras.layers.Layer | str, block_name: str | None = None) -> Any:
         """This block, then the others, each on the output of the one before.
+
+        Args:
+            blocks: layers, or names of blocks in ``BLOCKS`` that need no arguments, such as "as-dense".
+            block_name: of the result.
 
         Returns:
             A ``SequentialBlock``, or a ``Model`` if the last block is a prediction task.
@@ -237,12 +248,13 @@ def _are_names(value: Any) -> bool:
     return isinstance(value, list | tuple) and bool(value) and all(isinstance(name, str) for name in value)
 
 
-def _sequence(blocks: Sequence[keras.layers.Layer], block_name: str | None = None) -> Any:
+def _sequence(blocks: Sequence[keras.layers.Layer | str], block_name: str | None = None) -> Any:
     """A Model if the last block predicts, else a SequentialBlock."""
     from merlin_models.blocks.combinators import SequentialBlock
     from merlin_models.models import Model
     from merlin_models.tasks import tasks_of
 
+    blocks = [get_block(block) for block in blocks]
     for block in blocks:
         if not isinstance(block, keras.layers.Layer):
             raise TypeError(f"Blocks must be Keras layers. Received: {block!r}")

@@ -9,6 +9,7 @@ import keras
 
 from merlin_models.blocks.aggregation import Aggregation, concat
 from merlin_models.blocks.base import Block, copy_of, register
+from merlin_models.blocks.masking import mask_of, with_mask
 from merlin_models.blocks.symbolic import parts_from_config
 from merlin_models.blocks.tabular import Filter, TabularBlock
 from merlin_models.schema import Schema, Tags
@@ -310,7 +311,7 @@ class ResidualBlock(Block):
             raise ValueError(
                 f"The block of a residual must keep the shape {tuple(inputs.shape)}. Received: {tuple(outputs.shape)}"
             )
-        return self.activation(inputs + outputs)
+        return with_mask(self.activation(inputs + outputs), mask_of(inputs))
 
     def get_config(self) -> dict[str, Any]:
         return {

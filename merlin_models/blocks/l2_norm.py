@@ -8,8 +8,10 @@ from typing import Any
 from keras import ops
 
 from merlin_models.blocks.base import Block, register
+from merlin_models.blocks.registry import BLOCKS
 
 
+@BLOCKS.register("l2-norm")
 @register
 class L2Norm(Block):
     """Divides vectors by their Euclidean length, along the last axis.
@@ -42,6 +44,9 @@ class L2Norm(Block):
         if isinstance(inputs, Mapping):
             return {name: self._normalize(tensor) for name, tensor in inputs.items()}
         return self._normalize(inputs)
+
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
+        return previous_mask
 
     def _normalize(self, tensor: Any) -> Any:
         tensor = ops.cast(tensor, self.compute_dtype)

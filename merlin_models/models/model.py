@@ -215,7 +215,7 @@ class Model(SavedWithSchemas, Freezing, PreparedSteps, RowSparseTraining, Symbol
             loss = ops.sum(ops.cast(loss, keras.config.floatx()))
             regularization = regularization + self._aggregate_additional_loss(loss)
         sample_weight = self._objective.sample_weights(x, y, sample_weight)
-        return self._objective.compute_loss(x, y, y_pred, sample_weight, regularization)
+        return self._objective.compute_loss(x, y, y_pred, sample_weight, regularization, training)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         sample_weight = self._objective.sample_weights(x, y, sample_weight)

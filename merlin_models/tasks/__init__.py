@@ -8,6 +8,7 @@ from merlin_models.tasks.multi_class import MultiClassClassificationTask
 from merlin_models.tasks.outputs import BinaryOutput, CategoricalOutput, ModelOutput, OutputBlock, RegressionOutput
 from merlin_models.tasks.parallel import ParallelPredictionBlock, PredictionTasks, tasks_of, with_weights_of
 from merlin_models.tasks.regression import RegressionTask
+from merlin_models.tasks.retrieval import ItemRetrievalTask
 from merlin_models.tasks.sample_weight import ColumnBasedSampleWeight
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "BinaryOutput",
     "CategoricalOutput",
     "ColumnBasedSampleWeight",
+    "ItemRetrievalTask",
     "ModelOutput",
     "MultiClassClassificationTask",
     "OutputBlock",

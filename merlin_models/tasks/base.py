@@ -29,6 +29,7 @@ class TaskStep(NamedTuple):
         targets: of this task, or None.
         outputs: of the task's ``call``.
         sample_weight: for this task, or None.
+        training: whether it is a step of training.
     """
 
     features: Any
@@ -36,6 +37,7 @@ class TaskStep(NamedTuple):
     targets: Any
     outputs: Any
     sample_weight: Any
+    training: bool
 
 
 _computing = threading.local()

@@ -66,7 +66,7 @@ def test_right_shift_connects_our_blocks_and_plain_layers():
     with pytest.raises(TypeError):
         keras.layers.ReLU() >> keras.layers.ReLU()
     with pytest.raises(TypeError, match="must be Keras layers"):
-        Affine().connect("relu")
+        Affine().connect(3)
 
 
 def test_names_on_the_left_are_a_filter():
