@@ -26,6 +26,7 @@ from merlin_models.blocks.embedding_features import EmbeddingFeatures, Embedding
 from merlin_models.blocks.embedding_files import TensorInitializer
 from merlin_models.blocks.embedding_table import Embeddings, EmbeddingTable, infer_embedding_dim
 from merlin_models.blocks.encodings import CategoryEncoding, HashedCross, HashedCrossAll
+from merlin_models.blocks.experts import ExpertsGate, MMOEBlock
 from merlin_models.blocks.index import IndexBlock, TopKIndexBlock
 from merlin_models.blocks.inputs import ContinuousFeatures, InputBlock
 from merlin_models.blocks.interactions import DotProductInteraction, FMPairwiseInteraction
@@ -34,9 +35,11 @@ from merlin_models.blocks.linear import ContinuousEmbedding, LinearFeatures
 from merlin_models.blocks.matrix_factorization import MatrixFactorizationBlock, QueryItemIdsEmbeddingsBlock
 from merlin_models.blocks.mlp import MLPBlock
 from merlin_models.blocks.prediction import Prediction
+from merlin_models.blocks.progressive_experts import CGCBlock, PLEBlock
 from merlin_models.blocks.registry import BLOCKS, Registry, get_block
 from merlin_models.blocks.tabular import AsTabular, DebugBlock, Filter, NoOp, TabularBlock
 from merlin_models.blocks.two_tower import TwoTowerBlock
+from merlin_models.blocks.weight_tying import EmbeddingTablePrediction
 
 __all__ = [
     "AGGREGATIONS",
@@ -45,6 +48,7 @@ __all__ = [
     "Aggregation",
     "AsTabular",
     "Block",
+    "CGCBlock",
     "CategoryEncoding",
     "ConcatFeatures",
     "Cond",
@@ -64,7 +68,9 @@ __all__ = [
     "EmbeddingFeatures",
     "EmbeddingOptions",
     "EmbeddingTable",
+    "EmbeddingTablePrediction",
     "Embeddings",
+    "ExpertsGate",
     "FMPairwiseInteraction",
     "Filter",
     "HashedCross",
@@ -74,10 +80,12 @@ __all__ = [
     "L2Norm",
     "LinearFeatures",
     "MLPBlock",
+    "MMOEBlock",
     "MapValues",
     "MatrixFactorizationBlock",
     "NCFBlock",
     "NoOp",
+    "PLEBlock",
     "ParallelBlock",
     "Prediction",
     "QueryItemIdsEmbeddingsBlock",
