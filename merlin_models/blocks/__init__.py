@@ -26,6 +26,7 @@ from merlin_models.blocks.embedding_features import EmbeddingFeatures, Embedding
 from merlin_models.blocks.embedding_files import TensorInitializer
 from merlin_models.blocks.embedding_table import Embeddings, EmbeddingTable, infer_embedding_dim
 from merlin_models.blocks.encodings import CategoryEncoding, HashedCross, HashedCrossAll
+from merlin_models.blocks.input_block_v2 import Continuous, ContinuousProjection, InputBlockV2
 from merlin_models.blocks.inputs import ContinuousFeatures, InputBlock
 from merlin_models.blocks.interactions import DotProductInteraction, FMPairwiseInteraction
 from merlin_models.blocks.l2_norm import L2Norm
@@ -33,7 +34,10 @@ from merlin_models.blocks.linear import ContinuousEmbedding, LinearFeatures
 from merlin_models.blocks.matrix_factorization import MatrixFactorizationBlock, QueryItemIdsEmbeddingsBlock
 from merlin_models.blocks.mlp import MLPBlock
 from merlin_models.blocks.prediction import Prediction
+from merlin_models.blocks.pretrained import PretrainedEmbeddings
 from merlin_models.blocks.registry import BLOCKS, Registry, get_block
+from merlin_models.blocks.sequence_aggregator import AverageEmbeddingsByWeightFeature, SequenceAggregator
+from merlin_models.blocks.sequence_embeddings import SequenceEmbeddingFeatures
 from merlin_models.blocks.tabular import AsTabular, DebugBlock, Filter, NoOp, TabularBlock
 from merlin_models.blocks.two_tower import TwoTowerBlock
 
@@ -43,12 +47,15 @@ __all__ = [
     "AddLeft",
     "Aggregation",
     "AsTabular",
+    "AverageEmbeddingsByWeightFeature",
     "Block",
     "CategoryEncoding",
     "ConcatFeatures",
     "Cond",
+    "Continuous",
     "ContinuousEmbedding",
     "ContinuousFeatures",
+    "ContinuousProjection",
     "CosineSimilarity",
     "CrossBlock",
     "DLRMBlock",
@@ -69,6 +76,7 @@ __all__ = [
     "HashedCross",
     "HashedCrossAll",
     "InputBlock",
+    "InputBlockV2",
     "L2Norm",
     "LinearFeatures",
     "MLPBlock",
@@ -78,9 +86,12 @@ __all__ = [
     "NoOp",
     "ParallelBlock",
     "Prediction",
+    "PretrainedEmbeddings",
     "QueryItemIdsEmbeddingsBlock",
     "Registry",
     "ResidualBlock",
+    "SequenceAggregator",
+    "SequenceEmbeddingFeatures",
     "SequentialBlock",
     "StackFeatures",
     "Sum",

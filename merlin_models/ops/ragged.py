@@ -94,6 +94,11 @@ def valid_positions(x: tf.RaggedTensor, length: Any = None) -> tf.Tensor:
     return tf.sequence_mask(x.row_lengths(), length)
 
 
+def items_of_padded(x: Any, like: tf.RaggedTensor) -> tf.RaggedTensor:
+    """What a padded tensor (batch, length, ...) has at the items of the lists ``like``, as ragged as these."""
+    return like.with_flat_values(tf.boolean_mask(x, tf.sequence_mask(like.row_lengths(), tf.shape(x)[1])))
+
+
 def repeat_for_items(x: Any, like: tf.RaggedTensor) -> tf.RaggedTensor:
     """One tensor a row, (batch, ...), repeated for each item of the row's list: ragged (batch, None, ...)."""
     return like.with_flat_values(tf.gather(x, like.value_rowids()))
