@@ -206,7 +206,7 @@ class Model(RowSparseTraining, SymbolicBuild, keras.Model):
         for loss in self.losses:
             loss = ops.sum(ops.cast(loss, keras.config.floatx()))
             regularization = regularization + self._aggregate_additional_loss(loss)
-        return self._objective.compute_loss(x, y, y_pred, sample_weight, regularization)
+        return self._objective.compute_loss(x, y, y_pred, sample_weight, regularization, training)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         self._objective.update_metrics(y, y_pred, sample_weight)

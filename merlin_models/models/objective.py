@@ -80,12 +80,14 @@ class Objective:
         ]
         return [self._loss, *self._task_losses, *own, self._regularization, self._total]
 
-    def compute_loss(self, x: Any, y: Any, y_pred: Any, sample_weight: Any, regularization: Any) -> Any:
+    def compute_loss(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any, regularization: Any, training: bool = True
+    ) -> Any:
         """The total loss, a scalar; keeps the means of its parts."""
         sums, counts = [], []
         for index, (task, target, prediction, weight) in enumerate(self._parts(y, y_pred, sample_weight)):
             if task.has_own_loss:
-                step = TaskStep(x, self._schema, target, prediction, weight)
+                step = TaskStep(x, self._schema, target, prediction, weight, training)
                 value = task.compute_loss(step, self._losses[index], self._plain[index], self._weighted[index])
             else:
                 target, prediction = task.match(target, prediction)

@@ -8,6 +8,7 @@ from merlin_models.ops.dot_interaction import dot_interaction, dot_interaction_r
 from merlin_models.ops.embedding_bag import embedding_bag, embedding_bag_reference
 from merlin_models.ops.embedding_bag_update import embedding_bag_update, embedding_bag_update_reference
 from merlin_models.ops.encode import encode_bags
+from merlin_models.ops.inbatch_softmax import InbatchSoftmax, inbatch_softmax, inbatch_softmax_reference
 from merlin_models.ops.lookup_interaction import lookup_interaction, why_not_fused
 from merlin_models.ops.lookups import Lookup, LookupOutput, record_lookups
 from merlin_models.ops.ragged import (
@@ -24,10 +25,12 @@ from merlin_models.ops.ragged import (
     to_sparse,
     valid_positions,
 )
+from merlin_models.ops.sampled_softmax import sampled_softmax
 from merlin_models.ops.update_rule import Slot, UpdateRule
 
 __all__ = [
     "Bags",
+    "InbatchSoftmax",
     "Lookup",
     "LookupOutput",
     "Slot",
@@ -41,6 +44,8 @@ __all__ = [
     "embedding_bag_update",
     "embedding_bag_update_reference",
     "encode_bags",
+    "inbatch_softmax",
+    "inbatch_softmax_reference",
     "is_ragged",
     "items_of_padded",
     "lookup_interaction",
@@ -50,6 +55,7 @@ __all__ = [
     "record_lookups",
     "repeat_for_items",
     "row_lengths",
+    "sampled_softmax",
     "to_bags",
     "to_dense",
     "to_ragged",

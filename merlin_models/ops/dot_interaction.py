@@ -126,7 +126,7 @@ def dot_interaction_reference(
     concat_first: bool = False,
     pad_to: int = 1,
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The same maths in NumPy and float64, one pair after the other: what tests and benchmarks compare with.
+    """The same maths in NumPy and float64: what tests and benchmarks compare with.
 
     Args:
         features: arrays (batch, dim) or (batch, features, dim).
@@ -137,22 +137,19 @@ def dot_interaction_reference(
     """
     arrays = [np.asarray(part, np.float64) for part in features]
     x = np.concatenate([part[:, np.newaxis] if part.ndim == 2 else part for part in arrays], axis=1)
-    count = x.shape[1]
-    pairs = [(i, j) for i in range(count) for j in range(count) if j < i or (self_interaction and j == i)]
-    if order == "upper":
-        pairs = sorted((j, i) for i, j in pairs)
-    columns = [x[:, 0]] if concat_first else []
-    columns += [(x[:, i] * x[:, j]).sum(axis=-1, keepdims=True) for i, j in pairs]
-    width = sum(column.shape[1] for column in columns)
-    columns.append(np.zeros((len(x), -width % pad_to)))
-    output = np.concatenate(columns, axis=1)
+    count, first = x.shape[1], x.shape[2] if concat_first else 0
+    if order == "lower":
+        pairs = np.tril_indices(count, 0 if self_interaction else -1)
+    else:
+        pairs = np.triu_indices(count, 0 if self_interaction else 1)
+    products = (x @ x.transpose(0, 2, 1))[:, *pairs]
+    output = np.concatenate([x[:, 0, :first], products], axis=1)
+    output = np.pad(output, [(0, 0), (0, -output.shape[1] % pad_to)])
     grad = np.ones_like(output) if grad is None else np.asarray(grad, np.float64)
-    x_grad = np.zeros_like(x)
-    first = x.shape[2] if concat_first else 0
-    x_grad[:, 0] += grad[:, :first] if concat_first else 0.0
-    for p, (i, j) in enumerate(pairs):
-        x_grad[:, i] += grad[:, first + p, np.newaxis] * x[:, j]
-        x_grad[:, j] += grad[:, first + p, np.newaxis] * x[:, i]
+    square_grad = np.zeros((len(x), count, count))
+    square_grad[:, *pairs] = grad[:, first : first + len(pairs[0])]
+    x_grad = (square_grad + square_grad.transpose(0, 2, 1)) @ x
+    x_grad[:, 0, :first] += grad[:, :first]
     grads, begin = [], 0
     for part in arrays:
         end = begin + (1 if part.ndim == 2 else part.shape[1])

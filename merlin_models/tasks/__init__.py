@@ -6,9 +6,11 @@ from merlin_models.tasks.base import PredictionTask, TaskStep, computing_loss, i
 from merlin_models.tasks.binary import BinaryClassificationTask
 from merlin_models.tasks.parallel import ParallelPredictionBlock, tasks_of
 from merlin_models.tasks.regression import RegressionTask
+from merlin_models.tasks.retrieval import ItemRetrievalTask
 
 __all__ = [
     "BinaryClassificationTask",
+    "ItemRetrievalTask",
     "ParallelPredictionBlock",
     "PredictionTask",
     "RegressionTask",

@@ -27,6 +27,7 @@ class TaskStep(NamedTuple):
         targets: of this task, or None.
         outputs: of the task's ``call``.
         sample_weight: for this task, or None.
+        training: whether it is a step of training.
     """
 
     features: Any
@@ -34,6 +35,7 @@ class TaskStep(NamedTuple):
     targets: Any
     outputs: Any
     sample_weight: Any
+    training: bool
 
 
 _computing = threading.local()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from merlin_models import data
 from merlin_models.blocks import (
     AddLeft,
     Aggregation,
@@ -60,7 +61,24 @@ from merlin_models.blocks import (
     infer_embedding_dim,
     right_shift_layer,
 )
-from merlin_models.layers import DotInteraction, EmbeddingBag, EmbeddingBagCollection, FeatureConfig, TableConfig
+from merlin_models.datasets.synthetic import SyntheticData
+from merlin_models.layers import (
+    BruteForceTopK,
+    DotInteraction,
+    EmbeddingBag,
+    EmbeddingBagCollection,
+    FeatureConfig,
+    TableConfig,
+    TopKPrediction,
+)
+from merlin_models.loader.nvtabular_loader import redirect as _redirect_nvtabular_loader
+from merlin_models.loader.tensorflow import (
+    KerasSequenceLoader,
+    KerasSequenceValidater,
+    KerasSequenceValidator,
+    Loader,
+    sample_batch,
+)
 from merlin_models.metrics import (
     AvgPrecisionAt,
     ItemCoverageAt,
@@ -83,9 +101,17 @@ from merlin_models.optimizers import (
     RowSparseTraining,
     RowwiseAdagrad,
 )
+from merlin_models.samplers import (
+    Candidates,
+    EmbeddingWithMetadata,
+    InBatchSampler,
+    ItemSampler,
+    StreamingItemFrequency,
+)
 from merlin_models.schema import ColumnSchema, Schema, Tag, Tags
 from merlin_models.tasks import (
     BinaryClassificationTask,
+    ItemRetrievalTask,
     ParallelPredictionBlock,
     PredictionTask,
     RegressionTask,
@@ -122,6 +148,8 @@ __all__ = [
     "BinaryClassificationTask",
     "Block",
     "BroadcastToSequence",
+    "BruteForceTopK",
+    "Candidates",
     "CategoricalOneHot",
     "CategoryEncoding",
     "ColumnSchema",
@@ -153,6 +181,7 @@ __all__ = [
     "EmbeddingOptimizer",
     "EmbeddingOptions",
     "EmbeddingTable",
+    "EmbeddingWithMetadata",
     "Embeddings",
     "ExpandDims",
     "FMPairwiseInteraction",
@@ -160,14 +189,21 @@ __all__ = [
     "Filter",
     "HashedCross",
     "HashedCrossAll",
+    "InBatchSampler",
     "InputBlock",
     "InputBlockV2",
     "ItemCoverageAt",
+    "ItemRetrievalTask",
+    "ItemSampler",
+    "KerasSequenceLoader",
+    "KerasSequenceValidater",
+    "KerasSequenceValidator",
     "L2Norm",
     "LabelToOneHot",
     "LazyAdam",
     "LazyAdamW",
     "LinearFeatures",
+    "Loader",
     "LogLossMetric",
     "MLPBlock",
     "MRRAt",
@@ -202,8 +238,10 @@ __all__ = [
     "SequentialBlock",
     "StackFeatures",
     "StochasticSwapNoise",
+    "StreamingItemFrequency",
     "Sum",
     "SumResidual",
+    "SyntheticData",
     "TableConfig",
     "TabularBlock",
     "Tag",
@@ -215,9 +253,14 @@ __all__ = [
     "ToSparse",
     "ToTarget",
     "TopKMetricsAggregator",
+    "TopKPrediction",
     "TwoTowerBlock",
     "WideAndDeepModel",
+    "data",
     "infer_embedding_dim",
     "ranking_metrics",
     "right_shift_layer",
+    "sample_batch",
 ]
+
+_redirect_nvtabular_loader()

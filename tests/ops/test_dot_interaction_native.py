@@ -62,9 +62,7 @@ def check(rng, device, batch, count, dim, dtype, *, tf32=False, scale=1.0, **opt
     x = (rng.normal(size=(batch, count, dim)) * scale).astype(element)
     parts = split(rng, x)
     wide = [part.astype(np.float64) for part in parts]
-    width = dot_interaction_reference([part[:1] for part in wide], **options)[0].shape[1] if batch else None
-    if width is None:
-        width = dot_interaction_reference([np.ones((1, *part.shape[1:])) for part in wide], **options)[0].shape[1]
+    width = dot_interaction_reference(wide, **options)[0].shape[1]
     grad = rng.normal(size=(batch, width)).astype(element)
     expected, expected_grads = dot_interaction_reference(wide, grad.astype(np.float64), **options)
     size, size_grads = dot_interaction_reference([np.abs(p) for p in wide], np.abs(grad.astype(np.float64)), **options)
@@ -88,7 +86,7 @@ def check(rng, device, batch, count, dim, dtype, *, tf32=False, scale=1.0, **opt
 @pytest.mark.parametrize("count", FEATURES)
 def test_all_shapes(rng, device, dtype, count):
     for dim in DIMS:
-        for batch in BATCHES[:3]:
+        for batch in BATCHES:
             options = {
                 "order": rng.choice(["lower", "upper"]),
                 "self_interaction": bool(rng.integers(2)),
@@ -96,13 +94,6 @@ def test_all_shapes(rng, device, dtype, count):
                 "pad_to": int(rng.choice([1, 4, 8])),
             }
             check(rng, device, batch, count, dim, dtype, scale=dim**-0.25, **options)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-@pytest.mark.parametrize("count", [3, 27, 40, 100])
-def test_larger_batches(rng, device, dtype, count):
-    for dim in (7, 64):
-        check(rng, device, 255, count, dim, dtype, scale=dim**-0.25, concat_first=True, pad_to=8)
 
 
 @pytest.mark.gpu
