@@ -33,6 +33,7 @@ from merlin_models.blocks.l2_norm import L2Norm
 from merlin_models.blocks.linear import ContinuousEmbedding, LinearFeatures
 from merlin_models.blocks.matrix_factorization import MatrixFactorizationBlock, QueryItemIdsEmbeddingsBlock
 from merlin_models.blocks.mlp import MLPBlock
+from merlin_models.blocks.positions import ReplaceMaskedEmbeddings
 from merlin_models.blocks.prediction import Prediction
 from merlin_models.blocks.pretrained import PretrainedEmbeddings
 from merlin_models.blocks.registry import BLOCKS, Registry, get_block
@@ -89,6 +90,7 @@ __all__ = [
     "PretrainedEmbeddings",
     "QueryItemIdsEmbeddingsBlock",
     "Registry",
+    "ReplaceMaskedEmbeddings",
     "ResidualBlock",
     "SequenceAggregator",
     "SequenceEmbeddingFeatures",

@@ -15,11 +15,11 @@ def is_ragged(x: Any) -> bool:
 
 
 def to_ragged(x: Any, lengths: Any = None, name: str = "input") -> tf.RaggedTensor:
-    """Lists in any form as a ``tf.RaggedTensor`` (batch, None, ...).
+    """Lists in any form as a ``tf.RaggedTensor`` (batch, None, ...) with int64 row splits.
 
     Args:
         x: one of
-            a ragged tensor, which is returned as it is;
+            a ragged tensor;
             a ``tf.SparseTensor`` (batch, width) in row-major order, each of whose entries is an item;
             a pair ``(values, row_splits)`` of rank 1, or ``(values, row_lengths)`` of shapes (n, 1) and (batch, 1), which is
             how NVTabular's loader gave lists;
@@ -37,7 +37,7 @@ def to_ragged(x: Any, lengths: Any = None, name: str = "input") -> tf.RaggedTens
         [[1, 2], [0, 3]]
     """
     if isinstance(x, tf.RaggedTensor):
-        return x
+        return x.with_row_splits_dtype(tf.int64)
     if isinstance(x, tf.SparseTensor):
         return tf.RaggedTensor.from_row_splits(x.values, splits_of_sparse(x), validate=False)
     if isinstance(x, tuple | list) and len(x) == 2:
@@ -109,6 +109,24 @@ def ragged_where(x: tf.RaggedTensor, keep: tf.Tensor) -> tf.RaggedTensor:
     return tf.ragged.boolean_mask(x, x.with_flat_values(keep))
 
 
+def mask_like(mask: Any, x: Any) -> tf.Tensor:
+    """A mask of positions, ragged or (batch, length), for sequences ``x`` in either form.
+
+    Returns:
+        (number of items,) for ragged sequences, (batch, length) for dense ones, whose positions beyond the mask are False.
+    """
+    if isinstance(x, tf.RaggedTensor):
+        return mask.flat_values if isinstance(mask, tf.RaggedTensor) else items_of_padded(mask, x).flat_values
+    if isinstance(mask, tf.RaggedTensor):
+        return mask.to_tensor(shape=tf.stack([-1, tf.shape(x)[1]]))
+    return mask
+
+
+def select_positions(x: Any, mask: Any) -> tf.Tensor:
+    """What sequences (batch, length, ...), ragged or dense, have where a mask is true: (number of positions, ...)."""
+    return tf.boolean_mask(x.flat_values if isinstance(x, tf.RaggedTensor) else x, mask_like(mask, x))
+
+
 def positions_in_rows(x: tf.RaggedTensor) -> tf.Tensor:
     """0, 1, ... in each list, int64 (number of items,)."""
     starts = tf.gather(x.row_starts(), x.value_rowids())
@@ -140,3 +158,9 @@ def check_equal_lengths(x: tf.RaggedTensor, like: tf.RaggedTensor, message: str)
         check = tf.debugging.assert_equal(x.row_lengths(), like.row_lengths(), message)
     with tf.control_dependencies([] if check is None else [check]):
         return like.with_flat_values(tf.identity(x.flat_values))
+
+
+def append_to_rows(x: tf.RaggedTensor, value: Any) -> tf.RaggedTensor:
+    """The lists with one more item each, of this value."""
+    last = tf.fill(tf.concat([[x.nrows(tf.int32), 1], tf.shape(x.flat_values)[1:]], 0), tf.cast(value, x.dtype))
+    return tf.concat([x, tf.RaggedTensor.from_tensor(last, row_splits_dtype=x.row_splits.dtype)], axis=1)
