@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from merlin_models.blocks.aggregation import Aggregation, concat
-from merlin_models.blocks.base import Block, register
+from merlin_models.blocks.base import Block, copy_of, register
 from merlin_models.blocks.masking import mask_of, with_mask
 from merlin_models.blocks.ragged_layers import run_layer
 from merlin_models.blocks.symbolic import parts_from_config
@@ -66,7 +66,7 @@ class SequentialBlock(Block):
         if not layers or not all(isinstance(layer, keras.layers.Layer) for layer in layers):
             raise ValueError(f"layers must be one or several Keras layers. Received: {layers}")
         if copy_layers:
-            layers = [type(layer).from_config(layer.get_config()) for layer in layers]
+            layers = [copy_of(layer) for layer in layers]
         first = []
         if filter is not None:
             first.append(filter if isinstance(filter, Filter) else Filter(filter))

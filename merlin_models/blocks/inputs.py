@@ -21,7 +21,7 @@ from merlin_models.blocks.tabular import TabularBlock
 from merlin_models.ops import is_ragged
 from merlin_models.schema import Schema, Tags
 
-TARGET_TAGS = (Tags.TARGET, Tags.BINARY_CLASSIFICATION, Tags.REGRESSION)
+TARGET_TAGS = (Tags.TARGET, Tags.BINARY_CLASSIFICATION, Tags.REGRESSION, Tags.MULTI_CLASS_CLASSIFICATION)
 
 
 @register

@@ -79,6 +79,11 @@ def split_positions(features: Any) -> tuple[Any, Positions]:
     return rest, Positions(features.get(MASKED), features.get(SELECTED))
 
 
+def rows_of(structure: Any) -> Any:
+    """A structure of tensors, of which ragged ones become one row for each item."""
+    return keras.tree.map_structure(lambda x: x.flat_values if is_ragged(x) else x, structure)
+
+
 @BLOCKS.register("replace_masked_embeddings")
 @register
 class ReplaceMaskedEmbeddings(Block):

@@ -9,7 +9,7 @@ from keras import layers
 
 from merlin_models.blocks.masking import with_mask
 from merlin_models.blocks.symbolic import SymbolicBuild, rank_of
-from merlin_models.ops import is_ragged, items_of_padded, to_dense, valid_positions
+from merlin_models.ops import is_ragged, items_of_padded, to_padded
 
 # Layers that compute each position by itself, or whose statistics are over all positions that there are.
 _BY_POSITION = (
@@ -39,7 +39,7 @@ def run_layer(layer: keras.layers.Layer, inputs: Any) -> Any:
     if isinstance(layer, _BY_POSITION):
         # As a batch of one sequence: of the rank that the layer is built for.
         return inputs.with_flat_values(layer(inputs.flat_values[None])[0])
-    padded = with_mask(to_dense(inputs), valid_positions(inputs))
+    padded = with_mask(*to_padded(inputs))
     outputs = layer(padded)
     return keras.tree.map_structure(
         lambda x: items_of_padded(x, inputs) if rank_of(x) == rank_of(padded) else x, outputs

@@ -12,7 +12,7 @@ from keras import ops
 from merlin_models.blocks.base import Block, register
 from merlin_models.blocks.masking import mask_of
 from merlin_models.blocks.symbolic import rank_of
-from merlin_models.ops import is_ragged, to_dense, valid_positions
+from merlin_models.ops import is_ragged, to_dense, to_padded
 from merlin_models.schema import Schema
 
 _COMBINERS = ("mean", "sum", "max", "min")
@@ -125,7 +125,7 @@ class AverageEmbeddingsByWeightFeature(Block):
         self.built = True
 
     def call(self, inputs: Any, weights: Any, training: bool | None = None) -> Any:
-        (x, mask), w = padded(inputs), to_dense(weights, name=self.weight_feature_name)
+        (x, mask), w = padded(inputs), to_padded(weights)[0] if is_ragged(weights) else to_dense(weights)
         if w.shape.rank != 2:
             raise ValueError(f"weights must have the shape (batch, length). Received: {tuple(w.shape)}")
         w = ops.cast(w, x.dtype)
@@ -141,9 +141,7 @@ class AverageEmbeddingsByWeightFeature(Block):
 
 def padded(x: Any) -> tuple[Any, Any]:
     """Sequences as a dense tensor (batch, length, ...), and a mask (batch, length) of what is no padding, or None."""
-    if is_ragged(x):
-        return to_dense(x), valid_positions(x)
-    return x, mask_of(x)
+    return to_padded(x) if is_ragged(x) else (x, mask_of(x))
 
 
 def as_combiner(combiner: Any) -> keras.layers.Layer | str | None:

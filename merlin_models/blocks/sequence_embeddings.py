@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from merlin_models.blocks.base import register
+from merlin_models.blocks.base import copy_of, register
 from merlin_models.blocks.embedding_features import EmbeddingFeatures, EmbeddingOptions
 from merlin_models.blocks.masking import with_mask
 from merlin_models.blocks.ragged_layers import run_layer
@@ -116,7 +116,7 @@ class SequenceEmbeddingFeatures(EmbeddingFeatures):
 
 def copied(layer: keras.layers.Layer | None) -> keras.layers.Layer | None:
     """A layer of the same configuration, or None."""
-    return None if layer is None else type(layer).from_config(layer.get_config())
+    return None if layer is None else copy_of(layer)
 
 
 def one_by_one(name: str, ids: Any, dim: int, padding_idx: int | None = None) -> tuple[Any, Callable[[Any], Any]]:

@@ -26,9 +26,9 @@ class SymbolicBuild:
         if not self.built:
             self.compute_output_spec(symbolic_inputs(input_shape, self.schema))
 
-    def compute_output_spec(self, inputs: Any, training: bool | None = None) -> Any:
+    def compute_output_spec(self, inputs: Any, training: bool | None = None, **others: Any) -> Any:
         # New tensors on both sides keep the inner run out of the graph of an outer functional model.
-        return _renewed(self.call(_renewed(inputs)))
+        return _renewed(self.call(_renewed(inputs), **_renewed(others)))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         spec = self.compute_output_spec(symbolic_inputs(input_shape, self.schema))

@@ -11,12 +11,13 @@ from keras import ops
 from merlin_models.blocks.base import register
 from merlin_models.blocks.combinators import SequentialBlock, as_features, run_in_sequence
 from merlin_models.blocks.inputs import InputBlock
+from merlin_models.blocks.positions import rows_of, split_positions
 from merlin_models.blocks.symbolic import SymbolicBuild, shapes_of_schema
 from merlin_models.layers import EmbeddingBag, EmbeddingBagCollection
 from merlin_models.models.objective import Objective
 from merlin_models.optimizers import EmbeddingOptimizer, RowSparseTraining, row_sparse_of, with_row_sparse
 from merlin_models.schema import Schema
-from merlin_models.tasks import ParallelPredictionBlock, PredictionTask, computing_loss, tasks_of
+from merlin_models.tasks import ParallelPredictionBlock, PredictionTask, computing_loss, tasks_of, with_weights_of
 
 
 @register
@@ -32,7 +33,9 @@ class Model(RowSparseTraining, SymbolicBuild, keras.Model):
         inputs: dictionary feature -> tensor; others than the model's features are ignored.
 
     Returns:
-        Predictions (batch, 1) of the only task, or a dictionary task name -> predictions.
+        Predictions (batch, 1) of the only task, or a dictionary task name -> predictions. Where the blocks before the tasks
+        return ragged sequences (batch, None, dim), predictions are ragged, too; where a transform of sequences selects
+        positions, they have one row for each.
 
     Raises:
         ValueError: if the last block is no task; when called without all features.
@@ -113,6 +116,7 @@ class Model(RowSparseTraining, SymbolicBuild, keras.Model):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         # Keras hands `training` to the sublayers.
+        inputs, positions = split_positions(inputs)
         schema = self.schema
         if schema is not None:
             inputs = as_features(inputs, schema)
@@ -123,7 +127,11 @@ class Model(RowSparseTraining, SymbolicBuild, keras.Model):
                     f"Received: {sorted(inputs)}; missing: {missing}"
                 )
             inputs = schema.filter_columns_from_dict(inputs)
-        return run_in_sequence(self.blocks, inputs, self.compute_dtype)
+        *body, tasks = self.blocks
+        with positions.active():
+            outputs = run_in_sequence(body, inputs, self.compute_dtype)
+        predictions = run_in_sequence([tasks], positions.rows(outputs), self.compute_dtype)
+        return positions.sequences(predictions, outputs)
 
     # ---- training ----
 
@@ -147,7 +155,8 @@ class Model(RowSparseTraining, SymbolicBuild, keras.Model):
                 ``keras.Model.compile``. With "auto", a model with embedding tables of this library is not
                 compiled by XLA.
             loss: a Keras loss for all tasks, or a dictionary by target or task name.
-            loss_weights: dictionary by target or task name; the loss is the weighted sum over the tasks.
+            loss_weights: dictionary by target or task name, before the ``task_weights`` of a ``ParallelPredictionBlock``;
+                the loss is the weighted sum over the tasks.
             metrics, weighted_metrics: a list for all tasks, or a dictionary of lists by target or task name.
                 Sample weights apply to the weighted ones only.
             embedding_optimizer: how embedding tables are trained. "auto": by the row-sparse form of ``optimizer``,
@@ -170,6 +179,7 @@ class Model(RowSparseTraining, SymbolicBuild, keras.Model):
                 raise ValueError("embedding_optimizer must not be 'dense' where the optimizer is a RowSparse.")
         elif self._has_tables():
             optimizer = with_row_sparse(optimizer, rule)
+        loss_weights = with_weights_of(self.blocks[-1], loss_weights)
         objective = Objective(self.prediction_tasks, loss, loss_weights, metrics, weighted_metrics, self.schema)
         super().compile(
             optimizer=optimizer,
@@ -202,13 +212,17 @@ class Model(RowSparseTraining, SymbolicBuild, keras.Model):
         training: bool = True,
     ) -> Any:
         """The weighted sum of the tasks' losses, and the regularization losses."""
+        y, y_pred, sample_weight = rows_of((y, y_pred, sample_weight))
         regularization = ops.zeros((), dtype=keras.config.floatx())
         for loss in self.losses:
             loss = ops.sum(ops.cast(loss, keras.config.floatx()))
             regularization = regularization + self._aggregate_additional_loss(loss)
+        sample_weight = self._objective.sample_weights(x, y, sample_weight)
         return self._objective.compute_loss(x, y, y_pred, sample_weight, regularization, training)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+        y, y_pred, sample_weight = rows_of((y, y_pred, sample_weight))
+        sample_weight = self._objective.sample_weights(x, y, sample_weight)
         self._objective.update_metrics(y, y_pred, sample_weight)
         return self.get_metrics_result()
 
@@ -221,6 +235,10 @@ class Model(RowSparseTraining, SymbolicBuild, keras.Model):
     # ---- saving ----
 
     def get_config(self) -> dict[str, Any]:
+        for layer in _in_several_places(self):
+            # Keras marks what is shared when it comes to it for the second time, and by then a block around the first place
+            # has its copy. So each place here is a second one.
+            keras.saving.serialize_keras_object(layer)
         blocks = [keras.saving.serialize_keras_object(block) for block in self.blocks]
         return {
             "name": self.name,
@@ -247,6 +265,16 @@ class Model(RowSparseTraining, SymbolicBuild, keras.Model):
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built:
             self.optimizer.build(self.trainable_variables)
+
+
+def _in_several_places(model: keras.Model) -> list[keras.layers.Layer]:
+    """The layers that belong to several others, such as a table whose rows also score the output."""
+    parents: dict[int, set[int]] = {}
+    layers = {id(layer): layer for layer in model._flatten_layers()}
+    for parent in layers.values():
+        for child in parent._flatten_layers(include_self=False, recursive=False):
+            parents.setdefault(id(child), set()).add(id(parent))
+    return [layers[child] for child, of in parents.items() if len(of) > 1]
 
 
 def _with_tasks(blocks: Sequence[keras.layers.Layer]) -> list[keras.layers.Layer]:

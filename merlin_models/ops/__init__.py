@@ -13,6 +13,7 @@ from merlin_models.ops.lookup_interaction import lookup_interaction, why_not_fus
 from merlin_models.ops.lookups import Lookup, LookupOutput, record_lookups
 from merlin_models.ops.ragged import (
     append_to_rows,
+    check_at_most,
     check_equal_lengths,
     check_lengths,
     is_ragged,
@@ -24,9 +25,9 @@ from merlin_models.ops.ragged import (
     row_lengths,
     select_positions,
     to_dense,
+    to_padded,
     to_ragged,
     to_sparse,
-    valid_positions,
 )
 from merlin_models.ops.sampled_softmax import sampled_softmax
 from merlin_models.ops.update_rule import Slot, UpdateRule
@@ -39,6 +40,7 @@ __all__ = [
     "Slot",
     "UpdateRule",
     "append_to_rows",
+    "check_at_most",
     "check_equal_lengths",
     "check_lengths",
     "dot_interaction",
@@ -64,8 +66,8 @@ __all__ = [
     "select_positions",
     "to_bags",
     "to_dense",
+    "to_padded",
     "to_ragged",
     "to_sparse",
-    "valid_positions",
     "why_not_fused",
 ]

@@ -79,6 +79,17 @@ def to_dense(x: Any, max_length: int | None = None, name: str = "input") -> tf.T
     return ragged.to_tensor(shape=shape)
 
 
+def to_padded(x: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Ragged sequences padded with zeros, (batch, length, ...), and the mask (batch, length) of their items.
+
+    The length is at least 1, also for sequences that are all empty: not every layer knows what to do with none.
+    """
+    length = tf.maximum(x.bounding_shape(axis=1), 1)
+    shape = tf.concat([[-1, length], tf.shape(x.flat_values, out_type=length.dtype)[1:]], 0)
+    padded = tf.ensure_shape(x.to_tensor(shape=shape), [x.shape[0], None, *x.flat_values.shape[1:]])
+    return padded, tf.sequence_mask(x.row_lengths(), length)
+
+
 def to_sparse(x: Any, name: str = "input") -> tf.SparseTensor:
     """Lists in any form that :func:`to_ragged` takes as a ``tf.SparseTensor`` (batch, longest list)."""
     return x if isinstance(x, tf.SparseTensor) else to_ragged(x, name=name).to_sparse()
@@ -87,11 +98,6 @@ def to_sparse(x: Any, name: str = "input") -> tf.SparseTensor:
 def row_lengths(x: tf.RaggedTensor) -> tf.Tensor:
     """Number of items of each list, int64 (batch,)."""
     return x.row_lengths()
-
-
-def valid_positions(x: tf.RaggedTensor, length: Any = None) -> tf.Tensor:
-    """Boolean (batch, length): where the padded form of the lists has an item and no padding."""
-    return tf.sequence_mask(x.row_lengths(), length)
 
 
 def items_of_padded(x: Any, like: tf.RaggedTensor) -> tf.RaggedTensor:
@@ -142,6 +148,17 @@ def check_lengths(x: tf.RaggedTensor, at_least: int, message: str) -> tf.RaggedT
     check = tf.debugging.assert_greater_equal(x.row_lengths(), tf.constant(at_least, tf.int64), message)
     with tf.control_dependencies([] if check is None else [check]):
         return x.with_flat_values(tf.identity(x.flat_values))
+
+
+def check_at_most(count: Any, limit: int, message: str) -> Any:
+    """The count, after a check that it is not above a limit.
+
+    Raises:
+        tf.errors.InvalidArgumentError: if it is.
+    """
+    check = tf.debugging.assert_less_equal(count, limit, message)
+    with tf.control_dependencies([] if check is None else [check]):
+        return tf.identity(count)
 
 
 def check_equal_lengths(x: tf.RaggedTensor, like: tf.RaggedTensor, message: str) -> tf.RaggedTensor:

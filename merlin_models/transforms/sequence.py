@@ -145,7 +145,7 @@ class SequencePredictNext(SequenceTransform):
         >>> from merlin_models.schema import ColumnSchema, Schema
         >>> from merlin_models.transforms import SequencePredictNext
         >>> schema = Schema([ColumnSchema.create_categorical("item", 9, value_count=(0, 0))])
-        >>> outputs, targets, _ = SequencePredictNext(schema, "item")({"item": tf.ragged.constant([[1, 2, 3], [4, 5]])})
+        >>> outputs, targets, *_ = SequencePredictNext(schema, "item")({"item": tf.ragged.constant([[1, 2, 3], [4, 5]])})
         >>> outputs["item"].to_list(), targets.to_list()
         ([[1, 2], [4]], [[2, 3], [5]])
     """

@@ -63,7 +63,7 @@ SHORTER = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_predict_next(form):
-    outputs, targets, weight = ml.SequencePredictNext(SCHEMA)(batch(form), sample_weight=np.array([1.0, 2.0, 3.0]))
+    outputs, targets, weight, _ = ml.SequencePredictNext(SCHEMA)(batch(form), sample_weight=np.array([1.0, 2.0, 3.0]))
     for name, expected in SHORTER.items():
         assert lists(outputs[name], [2, 1, 3]) == expected
     assert targets.to_list() == [[2, 3], [5], [7, 8, 9]]
@@ -78,7 +78,7 @@ def test_predict_next(form):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_predict_last(form):
-    outputs, targets, weight = ml.SequencePredictLast(SCHEMA, "item")(
+    outputs, targets, weight, _ = ml.SequencePredictLast(SCHEMA, "item")(
         batch(form), sample_weight=np.array([1.0, 2.0, 3.0])
     )
     for name, expected in SHORTER.items():
@@ -92,7 +92,7 @@ def test_predict_last(form):
 def test_predict_random(form):
     rows = np.tile([0, 1, 2], 200)
     features = {name: tf.gather(value, rows) for name, value in batch(form).items()}
-    outputs, targets, _ = ml.SequencePredictRandom(SCHEMA, ml.Tags.ITEM_ID, seed=3)(features)
+    outputs, targets, *_ = ml.SequencePredictRandom(SCHEMA, ml.Tags.ITEM_ID, seed=3)(features)
     assert targets.shape == (600, 1)
     drawn = [ITEMS[row].index(target) for row, target in zip(rows, targets.numpy()[:, 0], strict=True)]
     assert min(drawn) >= 1
@@ -103,13 +103,13 @@ def test_predict_random(form):
 
 
 def test_target_as_input():
-    outputs, targets, _ = ml.SequenceTargetAsInput(SCHEMA)(batch())
+    outputs, targets, *_ = ml.SequenceTargetAsInput(SCHEMA)(batch())
     assert outputs["item"].to_list() == targets.to_list() == ITEMS
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_mask_last(form):
-    outputs, targets, _ = ml.SequenceMaskLast(SCHEMA)(batch(form))
+    outputs, targets, *_ = ml.SequenceMaskLast(SCHEMA)(batch(form))
     assert lists(outputs["item"], [3, 2, 4]) == ITEMS
     np.testing.assert_array_equal(targets, [[3], [5], [9]])
     expected = [[False, False, True], [False, True], [False, False, False, True]]
@@ -118,7 +118,7 @@ def test_mask_last(form):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_mask_last_inference(form):
-    outputs, targets, _ = ml.SequenceMaskLastInference(SCHEMA)(batch(form))
+    outputs, targets, *_ = ml.SequenceMaskLastInference(SCHEMA)(batch(form))
     assert lists(outputs["item"], [4, 3, 5]) == [[*row, 1] for row in ITEMS]
     assert lists(outputs["price"], [4, 3, 5]) == [[*row, 1.0] for row in PRICES]
     assert lists(outputs[MASKED], [4, 3, 5]) == [[False] * len(row) + [True] for row in ITEMS]
@@ -132,7 +132,7 @@ def test_mask_last_inference(form):
 
 
 def test_last_of_a_causal_model():
-    outputs, targets, _ = ml.SequenceCausalLastInference(SCHEMA)(batch("dense"), targets=np.ones(3))
+    outputs, targets, *_ = ml.SequenceCausalLastInference(SCHEMA)(batch("dense"), targets=np.ones(3))
     np.testing.assert_array_equal(outputs["item"], batch("dense")["item"])
     np.testing.assert_array_equal(outputs[SELECTED], [[0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
     np.testing.assert_array_equal(targets, np.ones(3))
@@ -153,7 +153,7 @@ ITEM = SCHEMA.select_by_name("item")
 @pytest.mark.parametrize("probability", [0.001, 0.3, 0.999])
 def test_mask_random(form, probability, rng):
     features, lengths = sessions(rng, form=form)
-    outputs, targets, weight = ml.SequenceMaskRandom(ITEM, "item", probability, seed=1)(
+    outputs, targets, weight, _ = ml.SequenceMaskRandom(ITEM, "item", probability, seed=1)(
         features, sample_weight=lengths / 1.0
     )
     masks = [np.array(row) for row in lists(outputs[MASKED], lengths.tolist())]
@@ -224,8 +224,8 @@ TRANSFORMS = [
 def test_config_and_file(transform):
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(transform))
     assert again.get_config() == transform.get_config()
-    outputs, targets, _ = again(batch())
-    expected, expected_targets, _ = transform(batch())
+    outputs, targets, *_ = again(batch())
+    expected, expected_targets, *_ = transform(batch())
     assert outputs["item"].to_list() == expected["item"].to_list()
     assert np.array_equal(
         getattr(targets, "flat_values", targets), getattr(expected_targets, "flat_values", expected_targets)
