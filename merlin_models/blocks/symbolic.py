@@ -25,6 +25,9 @@ class SymbolicBuild:
     def build(self, input_shape: Any) -> None:
         if not self.built:
             self.compute_output_spec(symbolic_inputs(input_shape, self.schema))
+            for layer in list(self._flatten_layers()):
+                if not layer.trainable:
+                    set_trainable(layer, False)  # also what was made since: a config says it of the block alone
 
     def compute_output_spec(self, inputs: Any, training: bool | None = None, **others: Any) -> Any:
         # New tensors on both sides keep the inner run out of the graph of an outer functional model.
@@ -37,6 +40,12 @@ class SymbolicBuild:
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
         return cls(**parts_from_config(config))
+
+
+def set_trainable(layer: keras.layers.Layer, trainable: bool) -> None:
+    """Sets it here and below. Keras passes on changes only."""
+    layer.trainable = not trainable
+    layer.trainable = trainable
 
 
 def parts_from_config(config: dict[str, Any]) -> dict[str, Any]:

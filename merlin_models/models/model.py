@@ -14,14 +14,18 @@ from merlin_models.blocks.inputs import InputBlock
 from merlin_models.blocks.positions import rows_of, split_positions
 from merlin_models.blocks.symbolic import SymbolicBuild, shapes_of_schema
 from merlin_models.layers import EmbeddingBag, EmbeddingBagCollection
+from merlin_models.models.batch_prediction import batch_predict
+from merlin_models.models.freezing import Freezing
 from merlin_models.models.objective import Objective
+from merlin_models.models.saving import SavedWithSchemas
+from merlin_models.models.steps import PreparedSteps
 from merlin_models.optimizers import EmbeddingOptimizer, RowSparseTraining, row_sparse_of, with_row_sparse
 from merlin_models.schema import Schema
 from merlin_models.tasks import ParallelPredictionBlock, PredictionTask, computing_loss, tasks_of, with_weights_of
 
 
 @register
-class Model(RowSparseTraining, SymbolicBuild, keras.Model):
+class Model(SavedWithSchemas, Freezing, PreparedSteps, RowSparseTraining, SymbolicBuild, keras.Model):
     """A recommender: blocks one after the other, the last of which is a prediction task or several.
 
     A model whose first block has a schema is built at once; others are built by their first batch.
@@ -56,6 +60,8 @@ class Model(RowSparseTraining, SymbolicBuild, keras.Model):
         super().__init__(name=name, **kwargs)
         self._objective: Objective | None = None
         self._dense_tables = False
+        self._prepare_steps()
+        self._prepare_freezing()
         self.blocks = _with_tasks(blocks)
         shapes = None if self.schema is None else shapes_of_schema(self.schema)
         if shapes is not None:
@@ -223,7 +229,7 @@ class Model(RowSparseTraining, SymbolicBuild, keras.Model):
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         y, y_pred, sample_weight = rows_of((y, y_pred, sample_weight))
         sample_weight = self._objective.sample_weights(x, y, sample_weight)
-        self._objective.update_metrics(y, y_pred, sample_weight)
+        self._now_and_then(lambda: self._objective.update_metrics(y, y_pred, sample_weight))
         return self.get_metrics_result()
 
     @property
@@ -231,6 +237,33 @@ class Model(RowSparseTraining, SymbolicBuild, keras.Model):
         """Those of the tasks, with the means of the losses; then those of layers."""
         others = [metric for metric in super().metrics if metric is not self._loss_tracker]
         return others if self._objective is None else [*self._objective.metrics, *others]
+
+    # ---- predicting ----
+
+    def batch_predict(self, dataset: Any, batch_size: int) -> Any:
+        """Predictions beside the rows that they are for.
+
+        Args:
+            dataset: a pandas data frame, the path of a Parquet file or of a folder of them, which is read into memory, or a
+                dictionary feature -> array. Columns that are no feature of the model stay as they are.
+            batch_size: rows at a time.
+
+        Returns:
+            A new data frame, or dictionary: what came, and a column for each task, of its name. A row's prediction is a
+            number, or a list where there are several.
+
+        Raises:
+            ValueError: if a feature is missing, or a column has a task's name; for a data frame if the model has no schema.
+
+        Example:
+            >>> import numpy as np, pandas as pd, merlin_models.tf as ml
+            >>> schema = ml.Schema([ml.ColumnSchema.create_categorical("movieId", 9)])
+            >>> model = ml.Model(ml.InputBlock(schema), ml.BinaryClassificationTask("rating_b"))
+            >>> frame = pd.DataFrame({"movieId": [1, 2, 3], "title": ["a", "b", "c"]})
+            >>> list(model.batch_predict(frame, batch_size=2).columns)
+            ['movieId', 'title', 'rating_b/binary_classification_task']
+        """
+        return batch_predict(self, dataset, batch_size)
 
     # ---- saving ----
 

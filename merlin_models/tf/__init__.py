@@ -98,7 +98,15 @@ from merlin_models.metrics import (
     TopKMetricsAggregator,
     ranking_metrics,
 )
-from merlin_models.models import DCNModel, DeepFMModel, DLRMModel, Model, NCFModel, WideAndDeepModel
+from merlin_models.models import (
+    DCNModel,
+    DeepFMModel,
+    DLRMModel,
+    ExamplesPerSecondCallback,
+    Model,
+    NCFModel,
+    WideAndDeepModel,
+)
 from merlin_models.optimizers import (
     EmbeddingOptimizer,
     LazyAdam,
@@ -234,6 +242,7 @@ __all__ = [
     "EmbeddingTablePrediction",
     "EmbeddingWithMetadata",
     "Embeddings",
+    "ExamplesPerSecondCallback",
     "ExpandDims",
     "ExpertsGate",
     "FMPairwiseInteraction",
