@@ -115,7 +115,7 @@ format: $(STAMPS)/lint
 	$(VENV)/bin/clang-format -i $(CXX_SOURCES)
 
 clean:
-	rm -rf build dist quickstart_output .pytest_cache .ruff_cache .hypothesis $(STAMPS)/package
+	rm -rf build dist quickstart_output dlrm_criteo_output .pytest_cache .ruff_cache .hypothesis $(STAMPS)/package
 
 distclean: clean
 	rm -rf $(VENV)

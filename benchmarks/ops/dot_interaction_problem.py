@@ -33,7 +33,14 @@ class Case:
 
 
 class DotInteractionProblem:
-    """Random inputs: vectors, or tables and ids; the upstream gradient."""
+    """Random inputs: vectors, or tables and ids; the upstream gradient.
+
+    Attributes:
+        vectors: (block, features, dim), float32 numbers of the case's dtype. Providers repeat them on their device.
+        grad: (block, pairs), likewise.
+        repeats: how often, to make up the batch.
+        ids: (features - 1, batch, 1) int32, where vectors are looked up.
+    """
 
     num_sets = 1
     num_grads = 1
@@ -50,8 +57,11 @@ class DotInteractionProblem:
         self.pairs = case.features * (case.features - 1) // 2
         rng = np.random.default_rng(0)
         block = min(case.batch, 1024)
-        self._vectors = self._rounded(rng.normal(size=(block, case.features, case.dim)) * case.dim**-0.25)
-        self._grad = self._rounded(rng.normal(size=(block, self.pairs)))
+        if case.batch % block:
+            raise ValueError(f"batch must be at most 1024 or a multiple of it. Received: {case.batch}")
+        self.repeats = case.batch // block
+        self.vectors = self._rounded(rng.normal(size=(block, case.features, case.dim)) * case.dim**-0.25)
+        self.grad = self._rounded(rng.normal(size=(block, self.pairs)))
         if case.rows:
             self.ids = rng.integers(0, case.rows, (case.features - 1, case.batch, 1)).astype(np.int32)
 
@@ -59,20 +69,9 @@ class DotInteractionProblem:
         element = ml_dtypes.bfloat16 if self.dtype == "bfloat16" else self.dtype
         return array.astype(element).astype(np.float32)
 
-    def _tiled(self, block: np.ndarray) -> np.ndarray:
-        return np.resize(block, (self.batch, *block.shape[1:]))
-
-    def vectors(self) -> np.ndarray:
-        """(batch, features, dim), float32 numbers of the case's dtype."""
-        return self._tiled(self._vectors)
-
-    def grad(self) -> np.ndarray:
-        """(batch, pairs)"""
-        return self._tiled(self._grad)
-
     def tables(self) -> np.ndarray:
-        """(features - 1, rows, dim) numbers for tables, the same in every one."""
-        return np.resize(self._vectors.reshape(-1, self.dim), (self.rows, self.dim))
+        """(rows, dim) numbers, the same for every table."""
+        return np.resize(self.vectors.reshape(-1, self.dim), (self.rows, self.dim))
 
     def config(self) -> dict[str, Any]:
         return dataclasses.asdict(self.case)
@@ -84,7 +83,7 @@ def check(provider: Provider, problem: DotInteractionProblem, mode: str, optimiz
     Raises:
         NotEqual: if it is larger than the dtype's tolerance.
     """
-    x = problem.vectors()[:CHECKED].astype(np.float64)
+    x = problem.vectors[:CHECKED].astype(np.float64)
     if problem.rows:
         x[:, 1:] = problem.tables()[problem.ids[:, :CHECKED, 0].T]
     rows, columns = np.tril_indices(problem.features, -1)
@@ -92,7 +91,7 @@ def check(provider: Provider, problem: DotInteractionProblem, mode: str, optimiz
     results = [(provider.outputs(provider.forward(0)), square[:, rows, columns])]
     if mode == "full":
         grads = np.zeros_like(square)
-        grads[:, rows, columns] = problem.grad()[:CHECKED]
+        grads[:, rows, columns] = problem.grad[:CHECKED]
         results.append((provider.gradients(provider.full(0, 0)), (grads + grads.transpose(0, 2, 1)) @ x))
     worst = 0.0
     for actual, expected in results:

@@ -29,8 +29,8 @@ class TensorFlowProvider(Provider):
 
         self._tf, self._problem = tf, problem
         dtype = tf.as_dtype(problem.dtype)
-        self._x = tf.cast(tf.constant(problem.vectors()), dtype)
-        self._grad = tf.cast(tf.constant(problem.grad()), dtype)
+        self._x = tf.tile(tf.cast(tf.constant(problem.vectors), dtype), [problem.repeats, 1, 1])
+        self._grad = tf.tile(tf.cast(tf.constant(problem.grad), dtype), [problem.repeats, 1])
         if problem.rows:
             self._bottom = tf.identity(self._x[:, 0])
             values = tf.cast(tf.constant(problem.tables()), dtype)

@@ -32,8 +32,8 @@ class TorchProvider(Provider):
             torch.set_num_threads(environment.num_threads())
         torch.backends.cuda.matmul.allow_tf32 = True
         dtype = getattr(torch, problem.dtype)
-        self._x = torch.from_numpy(problem.vectors()).to(device, dtype)
-        self._grad = torch.from_numpy(problem.grad()).to(device, dtype)
+        self._x = torch.from_numpy(problem.vectors).to(device, dtype).repeat(problem.repeats, 1, 1)
+        self._grad = torch.from_numpy(problem.grad).to(device, dtype).repeat(problem.repeats, 1)
         self.prepare(problem)
 
     def prepare(self, problem: Any) -> None:

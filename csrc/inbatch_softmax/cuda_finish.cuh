@@ -38,12 +38,12 @@ __global__ void __launch_bounds__(kFinishThreads)
     negatives += pass.sum[s * stride + row] * exp2f(pass.reference[s * stride + row] - reference);
     if (call.rank) rank += pass.rank[s * stride + row];
   }
-  const float own = exp2f(positive - reference + kForwardShift);
+  const float own = exp2f(positive - reference + kShift);
   const float all = negatives + own;
   if (lane == 0) {
     // The logarithm of a sum that is barely above 1 keeps its digits.
-    const float loss = reference == positive ? log1pf(negatives * exp2f(-kForwardShift))
-                                             : (reference - positive) * kLn2 + logf(all * exp2f(-kForwardShift));
+    const float loss = reference == positive ? log1pf(negatives * exp2f(-kShift))
+                                             : (reference - positive) * kLn2 + logf(all * exp2f(-kShift));
     call.loss[row] = loss;
     call.positive_score[row] = positive * kLn2;
     call.log_sum[row] = positive * kLn2 + loss;
@@ -68,16 +68,24 @@ __global__ void __launch_bounds__(kFinishThreads)
                                bool tiles) {
   const int64_t row = int64_t{blockIdx.x} * kFinishWarps + threadIdx.x / 32, stride = PaddedRows(pass.num_rows);
   if (row >= pass.num_rows) return;
-  const float weight = __uint_as_float(pass.scalars->gradient_max) * exp2f(-kBackwardShift);
+  float reference = kLowest;
+  for (int s = 0; s < pass.splits; ++s) reference = fmaxf(reference, pass.reference[s * stride + row]);
+  // Weights are at most 1 but for the rounding of scores, which is all there is of huge ones.
+  const float exponent = AtMost(reference - pass.row_info[row].offset, 0.0f) - kShift;
+  const float weight = __uint_as_float(pass.scalars->gradient_max) * exp2f(exponent);
   const Unpack unpack(tiles ? PackExponent(pass.scalars->query_max) : 0);
   for (int d = threadIdx.x % 32; d < dim; d += 32) {
     float sum = 0.0f;
-    for (int s = 0; s < pass.splits; ++s) sum += pass.total[(s * stride + row) * pass.dim + d];
+    for (int s = 0; s < pass.splits; ++s) {
+      sum += pass.total[(s * stride + row) * pass.dim + d] * exp2f(pass.reference[s * stride + row] - reference);
+    }
     keys_grad[row * dim + d] = RoundTo<T>(*pass.scale * weight * unpack(sum));
   }
   if (log_q_grad && threadIdx.x % 32 == 0) {
     float sum = 0.0f;
-    for (int s = 0; s < pass.splits; ++s) sum += pass.sum[s * stride + row];
+    for (int s = 0; s < pass.splits; ++s) {
+      sum += pass.sum[s * stride + row] * exp2f(pass.reference[s * stride + row] - reference);
+    }
     log_q_grad[row] = -weight * sum;
   }
 }

@@ -30,8 +30,11 @@ struct SoftmaxScalars {
   uint32_t negative;            // not 0 if a gradient of log_sum is below 0
 };
 
-// Powers of two that exponentials are multiplied by before they are rounded to float16, so that small ones keep bits.
-constexpr float kForwardShift = 7.0f, kBackwardShift = 15.0f;
+// What exponentials are multiplied by, as a power of two, before they are rounded to float16, so that small ones keep
+// bits.
+constexpr float kShift = 7.0f;
+// Below all scores, and finite.
+constexpr float kLowest = -1e30f;
 // A row's reference follows its maximum only when that is this much (in log2) above it: 2^(7 + 8) still fits float16.
 constexpr float kLazyMax = 8.0f;
 
@@ -42,7 +45,7 @@ struct PassCall {
   const void* columns;  // likewise
   // Padded with offset = infinity, so that what is beyond the columns has weight 0. A row's offset is
   //   forward: the positive's score, which the reference starts from and scores are ranked against
-  //   backward: what is taken off its scores.
+  //   backward: what is taken off its scores when all are summed up.
   const SideInfo* row_info;
   const SideInfo* column_info;
   const int64_t* row_ids;
@@ -55,7 +58,7 @@ struct PassCall {
   int row_stride;  // float: elements from one row to the next, and how many of them count
   int splits;      // the columns are dealt to so many blocks a row tile
   // Written, [splits, padded rows] and [splits, padded rows, dim]:
-  float* reference;  // forward
+  float* reference;  // exponentials are those of scores - reference + kShift
   float* sum;
   int32_t* rank;  // forward, or null
   float* total;   // not kLoss

@@ -58,7 +58,8 @@ __global__ void __launch_bounds__(kThreads) softmax_float_kernel(const __grid_co
   int rank[4] = {};
   for (int r = 0; r < 4; ++r) {
     const SideInfo info = call.row_info[first_row + 4 * y + r];
-    offset[r] = reference[r] = info.offset;
+    offset[r] = info.offset;
+    reference[r] = kPass == Pass::kBackward ? kLowest : info.offset;
     key[r] = info.key;
   }
   for (int64_t tile = begin; tile < end; ++tile) {
@@ -81,43 +82,41 @@ __global__ void __launch_bounds__(kThreads) softmax_float_kernel(const __grid_co
         }
       }
     }
+    float sign[4];
 #pragma unroll
     for (int c = 0; c < 4; ++c) {
       const int64_t column = first_column + 4 * x + c;
       const SideInfo info = call.column_info[column];
-      const bool flip = kPass == Pass::kBackward && column < call.num_columns && call.log_sum_grad[column] < 0.0f;
+      if (kPass == Pass::kBackward) {
+        sign[c] = column < call.num_columns && call.log_sum_grad[column] < 0.0f ? -1.0f : 1.0f;
+      }
 #pragma unroll
       for (int r = 0; r < 4; ++r) {
         score[r][c] = fmaf(score[r][c], factor, -info.offset);
         bool out = info.key == key[r];
         if (out && wide) out = SameId(call, first_row + 4 * y + r, column);
         if (out) score[r][c] = -INFINITY;
-        if (kPass == Pass::kBackward) {
-          const float weight = exp2f(AtMost(score[r][c] - offset[r], kBackwardShift));
-          score[r][c] = flip ? -weight : weight;
-        } else {
-          rank[r] += score[r][c] > offset[r];
-        }
+        if (kPass != Pass::kBackward) rank[r] += score[r][c] > offset[r];
       }
     }
 #pragma unroll
     for (int r = 0; r < 4; ++r) {
-      if constexpr (kPass != Pass::kBackward) {
-        const float most = JoinSixteen(fmaxf(fmaxf(score[r][0], score[r][1]), fmaxf(score[r][2], score[r][3])),
-                                       [](float a, float b) { return fmaxf(a, b); });
-        const float higher = fmaxf(reference[r], most), shrink = exp2f(reference[r] - higher);
-        reference[r] = higher;
-        sum[r] *= shrink;
+      const float most = JoinSixteen(fmaxf(fmaxf(score[r][0], score[r][1]), fmaxf(score[r][2], score[r][3])),
+                                     [](float a, float b) { return fmaxf(a, b); });
+      const float higher = fmaxf(reference[r], most), shrink = exp2f(reference[r] - higher);
+      reference[r] = higher;
+      sum[r] *= shrink;
 #pragma unroll
-        for (int p = 0; p < kParts; ++p) {
+      for (int p = 0; p < kParts; ++p) {
 #pragma unroll
-          for (int c = 0; c < 4; ++c) output[r][p][c] *= shrink;
-        }
-#pragma unroll
-        for (int c = 0; c < 4; ++c) score[r][c] = exp2f(score[r][c] - (reference[r] - kForwardShift));
+        for (int c = 0; c < 4; ++c) output[r][p][c] *= shrink;
       }
 #pragma unroll
-      for (int c = 0; c < 4; ++c) sum[r] += score[r][c];
+      for (int c = 0; c < 4; ++c) {
+        score[r][c] = exp2f(score[r][c] - (reference[r] - kShift));
+        if (kPass == Pass::kBackward) score[r][c] *= sign[c];
+        sum[r] += score[r][c];
+      }
     }
     if constexpr (kPass != Pass::kLoss) {
 #pragma unroll
@@ -160,10 +159,8 @@ __global__ void __launch_bounds__(kThreads) softmax_float_kernel(const __grid_co
     const int ranks = JoinSixteen(rank[r], [](int a, int b) { return a + b; });
     if (x == 0) {
       call.sum[place + r] = all;
-      if (kPass != Pass::kBackward) {
-        call.reference[place + r] = reference[r];
-        if (call.rank) call.rank[place + r] = ranks;
-      }
+      call.reference[place + r] = reference[r];
+      if (kPass != Pass::kBackward && call.rank) call.rank[place + r] = ranks;
     }
     if constexpr (kPass != Pass::kLoss) {
 #pragma unroll

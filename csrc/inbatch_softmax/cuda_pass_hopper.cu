@@ -152,50 +152,41 @@ struct Consumer {
       score[4 * n + 3] = fmaf(score[4 * n + 3], factor, -pair.z);
     }
     if (__any_sync(0xffffffffu, hit[0] | hit[1] | hit[2] | hit[3])) LeaveOut(call, infos, row, column);
-    if constexpr (kPass == Pass::kBackward) {
+    float mosts[4] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY};
+#pragma unroll
+    for (int i = 0; i < kScores; ++i) mosts[i % 4] = fmaxf(mosts[i % 4], score[i]);
+    const float most[2] = {fmaxf(mosts[0], mosts[1]), fmaxf(mosts[2], mosts[3])};
+    if (kRank && __any_sync(0xffffffffu, most[0] > offset[0] || most[1] > offset[1])) {
+      // Their difference times 2^60, between 0 and 1, is 0 or 1: two instructions of the multiply-add units.
 #pragma unroll
       for (int i = 0; i < kScores; ++i) {
-        // At most 1 but for the rounding of scores, which is all there is of huge ones.
-        score[i] = ExpTwo(AtMost(score[i] - offset[i % 4 / 2], kBackwardShift));
-      }
-      if (negative) TakeSigns(call, column);
-#pragma unroll
-      for (int i = 0; i < kScores; ++i) sum[i % 4 / 2] += score[i];
-    } else {
-      float mosts[4] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY};
-#pragma unroll
-      for (int i = 0; i < kScores; ++i) mosts[i % 4] = fmaxf(mosts[i % 4], score[i]);
-      const float most[2] = {fmaxf(mosts[0], mosts[1]), fmaxf(mosts[2], mosts[3])};
-      if (kRank && __any_sync(0xffffffffu, most[0] > offset[0] || most[1] > offset[1])) {
-        // Their difference times 2^60, between 0 and 1, is 0 or 1: two instructions of the multiply-add units.
-#pragma unroll
-        for (int i = 0; i < kScores; ++i) {
-          greater[i % 4 / 2] += __saturatef(fmaf(score[i], 0x1p60f, -0x1p60f * offset[i % 4 / 2]));
-        }
-      }
-      if (__any_sync(0xffffffffu, most[0] > reference[0] + kLazyMax || most[1] > reference[1] + kLazyMax)) {
-        float shrink[2];
-#pragma unroll
-        for (int r = 0; r < 2; ++r) {
-          const float higher = fmaxf(reference[r], QuadMax(most[r]));
-          shrink[r] = ExpTwo(reference[r] - higher);
-          sum[r] *= shrink[r];
-          reference[r] = higher;
-        }
-        if constexpr (kPass == Pass::kForward) {
-          wgmma::Wait<0>();  // what is under way has the reference from before
-          wgmma::Hold(output);
-#pragma unroll
-          for (int i = 0; i < kOutputs; ++i) output[i] *= shrink[i % 4 / 2];
-        }
-      }
-      const float from[2] = {reference[0] - kForwardShift, reference[1] - kForwardShift};
-#pragma unroll
-      for (int i = 0; i < kScores; ++i) {
-        score[i] = ExpTwo(score[i] - from[i % 4 / 2]);
-        sum[i % 4 / 2] += score[i];
+        greater[i % 4 / 2] += __saturatef(fmaf(score[i], 0x1p60f, -0x1p60f * offset[i % 4 / 2]));
       }
     }
+    if (__any_sync(0xffffffffu, most[0] > reference[0] + kLazyMax || most[1] > reference[1] + kLazyMax)) {
+      float shrink[2];
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        const float higher = fmaxf(reference[r], QuadMax(most[r]));
+        shrink[r] = ExpTwo(reference[r] - higher);
+        sum[r] *= shrink[r];
+        reference[r] = higher;
+      }
+      if constexpr (kPass != Pass::kLoss) {
+        wgmma::Wait<0>();  // what is under way has the reference from before
+        wgmma::Hold(output);
+#pragma unroll
+        for (int i = 0; i < kOutputs; ++i) output[i] *= shrink[i % 4 / 2];
+      }
+    }
+    const float from[2] = {reference[0] - kShift, reference[1] - kShift};
+#pragma unroll
+    for (int i = 0; i < kScores; ++i) {
+      score[i] = ExpTwo(score[i] - from[i % 4 / 2]);
+    }
+    if (kPass == Pass::kBackward && negative) TakeSigns(call, column);
+#pragma unroll
+    for (int i = 0; i < kScores; ++i) sum[i % 4 / 2] += score[i];
   }
 
   // Takes the scores of equal ids out.
@@ -248,7 +239,8 @@ struct Consumer {
     for (int r = 0; r < 2; ++r) {
       const SideInfo info = call.row_info[row + 8 * r];
       key[r] = info.key;
-      offset[r] = reference[r] = info.offset;
+      offset[r] = info.offset;
+      reference[r] = kPass == Pass::kBackward ? kLowest : info.offset;
       sum[r] = greater[r] = 0.0f;
     }
 #pragma unroll
@@ -310,7 +302,7 @@ struct Consumer {
       const int32_t rank = kRank ? QuadSum(static_cast<int32_t>(greater[r])) : 0;
       if (threadIdx.x % 4 == 0) {
         call.sum[place + 8 * r] = total;
-        if (kPass != Pass::kBackward) call.reference[place + 8 * r] = reference[r];
+        call.reference[place + 8 * r] = reference[r];
         if (kRank) call.rank[place + 8 * r] = rank;
       }
       if constexpr (kPass != Pass::kLoss) {

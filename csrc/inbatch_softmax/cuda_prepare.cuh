@@ -169,9 +169,9 @@ __global__ void __launch_bounds__(kPrepareThreads) softmax_pack_kernel(const __g
       const float log_q = call.positive_log_q ? kLog2E * call.positive_log_q[row] : 0.0f;
       info.offset = fmaf(product, *call.scale * kLog2E, -log_q);
     } else {
-      // Weights are gradient / gradient_max, at most 1, times 2^shift.
+      // Weighted by gradient / gradient_max, at most 1.
       const float most = __uint_as_float(call.scalars->gradient_max), size = fabsf(call.log_sum_grad[row]);
-      info.offset = size == 0.0f ? INFINITY : kLog2E * call.log_sum[row] - log2f(size / most) - kBackwardShift;
+      info.offset = size == 0.0f ? INFINITY : kLog2E * call.log_sum[row] - log2f(size / most);
     }
   } else if (is_query && !kBackward) {
     info.offset = 0.0f;  // a row of its pass, whose results nobody reads

@@ -130,12 +130,12 @@ Parts Arrange(const InbatchSoftmax& call, const InbatchSoftmaxGradients* grads, 
   pass.splits = plan.splits;
   const int64_t places = plan.splits * plan.rows;
   pass.sum = space.Take<float>(places);
+  pass.reference = space.Take<float>(places);
   if (backward) {
     prepare.log_sum = grads->log_sum;
     prepare.log_sum_grad = pass.log_sum_grad = grads->log_sum_grad;
     parts.scale_parts = space.Take<float>((call.batch + kFinishWarps - 1) / kFinishWarps);
   } else {
-    pass.reference = space.Take<float>(places);
     int32_t* const rank = space.Take<int32_t>(places);  // counted in any case: bytes are asked for before there is one
     if (call.rank) pass.rank = rank;
   }

@@ -27,6 +27,7 @@ from merlin_models.blocks.embedding_files import TensorInitializer
 from merlin_models.blocks.embedding_table import Embeddings, EmbeddingTable, infer_embedding_dim
 from merlin_models.blocks.encodings import CategoryEncoding, HashedCross, HashedCrossAll
 from merlin_models.blocks.experts import ExpertsGate, MMOEBlock
+from merlin_models.blocks.index import IndexBlock, TopKIndexBlock
 from merlin_models.blocks.input_block_v2 import Continuous, ContinuousProjection, InputBlockV2
 from merlin_models.blocks.inputs import ContinuousFeatures, InputBlock
 from merlin_models.blocks.interactions import DotProductInteraction, FMPairwiseInteraction
@@ -82,6 +83,7 @@ __all__ = [
     "Filter",
     "HashedCross",
     "HashedCrossAll",
+    "IndexBlock",
     "InputBlock",
     "InputBlockV2",
     "L2Norm",
@@ -108,6 +110,7 @@ __all__ = [
     "SumResidual",
     "TabularBlock",
     "TensorInitializer",
+    "TopKIndexBlock",
     "TwoTowerBlock",
     "get_block",
     "infer_embedding_dim",

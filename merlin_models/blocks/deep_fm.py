@@ -26,7 +26,7 @@ class DeepFMBlock(Block):
     + Dense(1)(deep_block(all embeddings and continuous features)).
 
     Args:
-        schema: of the data set; columns tagged as a target are left out. Needs two or more categorical columns.
+        schema: of the data set; columns tagged as a target are left out. Needs a categorical column.
         embedding_dim: length of all embeddings.
         deep_block: a layer; ``MLPBlock([64])`` if None.
         embedding_options: further options of the tables; not together with ``embedding_dim``.

@@ -32,7 +32,8 @@ class DLRMBlock(Block):
         bottom_block: a layer for the concatenated continuous features, such as ``MLPBlock([128, 64])``; must be given
             if the schema has any, and only then.
         top_block: a layer for the interactions and, before them, the bottom block's output; or None.
-        embedding_options: further options of the tables; not together with ``embedding_dim``.
+        embedding_options: further options of the tables; not together with ``embedding_dim``. Its
+            ``embedding_dim_default`` gives way to the bottom block's units unless it is changed.
 
     Call arguments:
         inputs: dictionary feature -> tensor. Others are ignored.
@@ -157,8 +158,7 @@ def _embeddings(
             raise ValueError("embedding_dim must be given where no bottom_block tells it.")
         options = EmbeddingOptions(embedding_dim_default=dim or units)
     elif units is not None and options.embedding_dims is None and not options.infer_embedding_sizes:
-        default = dataclasses.fields(EmbeddingOptions)[1].default
-        if options.embedding_dim_default == default:
+        if options.embedding_dim_default == EmbeddingOptions.embedding_dim_default:
             options = dataclasses.replace(options, embedding_dim_default=units)
     dims = {name: table.output_dim for name, table in options.table_configs(categorical).items()}
     if len(set(dims.values())) > 1:

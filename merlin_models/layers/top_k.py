@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
-NO_ID = -1
+from merlin_models.layers.catalogue import NO_ID, Catalogue, pad_lists
 
 
 class TopKPrediction(NamedTuple):
@@ -25,7 +24,7 @@ class TopKPrediction(NamedTuple):
 
 
 @keras.saving.register_keras_serializable(package="merlin_models")
-class BruteForceTopK(keras.layers.Layer):
+class BruteForceTopK(Catalogue):
     """The k candidates with the greatest dot product with each query.
 
     Streams over the catalogue in chunks and keeps the best k so far: memory is O(batch (k + chunk_size)) beside the
@@ -60,63 +59,12 @@ class BruteForceTopK(keras.layers.Layer):
     """
 
     def __init__(self, k: int = 10, capacity: int | None = None, chunk_size: int = 8192, **kwargs: Any):
-        super().__init__(**kwargs)
-        for name, value in (("k", k), ("capacity", capacity), ("chunk_size", chunk_size)):
-            if (name != "capacity" or value is not None) and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name} must be at least 1. Received: {value}")
+        super().__init__(capacity, chunk_size, **kwargs)
+        if not isinstance(k, int) or k < 1:
+            raise ValueError(f"k must be at least 1. Received: {k}")
         if capacity is not None and capacity < k:
             raise ValueError(f"capacity must be at least k = {k}. Received: {capacity}")
-        self._k, self.capacity, self.chunk_size = k, capacity, chunk_size
-
-    # ---- the catalogue ----
-
-    def index(self, candidates: Any, identifiers: Any = None) -> BruteForceTopK:
-        """Takes a catalogue in the place of the one before.
-
-        Args:
-            candidates: (candidates, dim), float.
-            identifiers: (candidates,), integers, each once; 0, 1, ... if None.
-
-        Returns:
-            The layer.
-
-        Raises:
-            ValueError: if there are less than k candidates or more than the capacity, identifiers occur twice, or shapes do
-                not fit.
-        """
-        candidates = np.asarray(ops.convert_to_numpy(candidates), np.float32)
-        if candidates.ndim != 2:
-            raise ValueError(f"candidates must have the shape (candidates, dim). Received: {candidates.shape}")
-        number, dim = candidates.shape
-        identifiers = np.arange(number) if identifiers is None else np.asarray(ops.convert_to_numpy(identifiers))
-        if identifiers.shape not in ((number,), (number, 1)) or identifiers.dtype.kind not in "iu":
-            raise ValueError(
-                f"identifiers must be integers of the shape ({number},). "
-                f"Received: {identifiers.dtype} {identifiers.shape}"
-            )
-        if number < self.k:
-            raise ValueError(f"k must be at most the number of candidates, {number}. Received: {self.k}")
-        if self.capacity is not None and number > self.capacity:
-            raise ValueError(
-                f"candidates must be at most the capacity, {self.capacity}, which is that of the first catalogue unless "
-                f"given. Received: {number}"
-            )
-        order = np.argsort(identifiers.reshape(-1), kind="stable")
-        identifiers = identifiers.reshape(-1)[order].astype(np.int64)
-        repeated = identifiers[1:][identifiers[1:] == identifiers[:-1]]
-        if len(repeated):
-            raise ValueError(f"identifiers must be unique. Received twice: {repeated[:5].tolist()}")
-        if self.built and dim != self.embeddings.shape[1]:
-            raise ValueError(f"candidates must have the dim {self.embeddings.shape[1]}. Received: {dim}")
-        self.capacity = self.capacity or number
-        if not self.built:
-            self.build((None, dim))
-        padding = self.embeddings.shape[0] - number
-        self.embeddings.assign(np.pad(candidates[order], [(0, padding), (0, 0)]))
-        # Padding comes last in the order of identifiers.
-        self.identifiers.assign(np.pad(identifiers, (0, padding), constant_values=np.iinfo(np.int64).max))
-        self.count.assign(number)
-        return self
+        self._k = k
 
     @property
     def k(self) -> int:
@@ -130,22 +78,11 @@ class BruteForceTopK(keras.layers.Layer):
         self._k = k
 
     @property
-    def num_candidates(self) -> int:
-        """The size of the catalogue; 0 before there is one."""
-        return int(ops.convert_to_numpy(self.count.value)) if self.built else 0
+    def min_candidates(self) -> int:
+        return self._k
 
     def build(self, queries_shape: Any) -> None:
-        if self.capacity is None:
-            raise ValueError("index() must be called, or capacity given, before the layer is used.")
-        # A catalogue of several chunks has room for whole ones.
-        chunk = min(self.chunk_size, self.capacity)
-        rows = -(-self.capacity // chunk) * chunk
-        options = {"initializer": "zeros", "trainable": False}
-        self.embeddings = self.add_weight(name="embeddings", shape=(rows, queries_shape[-1]), **options)
-        self.identifiers = self.add_weight(name="identifiers", shape=(rows,), dtype="int64", **options)
-        self.count = self.add_weight(name="count", shape=(), dtype="int64", **options)
-
-    # ---- queries ----
+        self.allocate(queries_shape[-1])
 
     def call(self, queries: Any, exclude: Any = None) -> TopKPrediction:
         rows, dim = self.embeddings.shape
@@ -153,7 +90,7 @@ class BruteForceTopK(keras.layers.Layer):
             raise ValueError(f"queries must have the shape (batch, {dim}). Received: {tuple(queries.shape)}")
         queries = ops.cast(queries, self.compute_dtype)
         embeddings = ops.convert_to_tensor(self.embeddings)
-        hidden = None if exclude is None else self._places_of(exclude)
+        hidden = None if exclude is None else self.places_of(as_excluded(exclude))
         chunk = min(self.chunk_size, rows)
         batch = ops.shape(queries)[0]
 
@@ -181,23 +118,25 @@ class BruteForceTopK(keras.layers.Layer):
         identifiers = ops.where(ops.isneginf(scores), NO_ID, ops.take(self.identifiers, places, axis=0))
         return TopKPrediction(scores, identifiers)
 
-    def _places_of(self, identifiers: Any) -> Any:
-        """Where identifiers are in the catalogue, (batch, any number) int32; -1 for those that are not."""
-        wanted = pad_lists(identifiers)
-        if len(wanted.shape) != 2:
-            raise ValueError(f"exclude must have the shape (batch, any number). Received: {tuple(wanted.shape)}")
-        known = ops.convert_to_tensor(self.identifiers)
-        places = ops.reshape(ops.searchsorted(known, ops.reshape(wanted, (-1,))), ops.shape(wanted))
-        places = ops.minimum(ops.cast(places, "int32"), known.shape[0] - 1)
-        found = (ops.take(known, places, axis=0) == wanted) & (places < ops.cast(self.count, "int32"))
-        return ops.where(found, places, -1)
-
     def compute_output_spec(self, queries: Any, exclude: Any = None) -> TopKPrediction:
         shape = (queries.shape[0], self.k)
         return TopKPrediction(keras.KerasTensor(shape, "float32"), keras.KerasTensor(shape, "int64"))
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "k": self.k, "capacity": self.capacity, "chunk_size": self.chunk_size}
+        return {**super().get_config(), "k": self.k}
+
+
+def as_excluded(exclude: Any) -> Any:
+    """Identifiers that queries must not get, as (batch, any number) int64.
+
+    Raises:
+        ValueError: for another rank.
+        TypeError: if they are not integers.
+    """
+    exclude = pad_lists(exclude)
+    if len(exclude.shape) != 2:
+        raise ValueError(f"exclude must have the shape (batch, any number). Received: {tuple(exclude.shape)}")
+    return exclude
 
 
 def _without(scores: Any, places: Any) -> Any:
@@ -209,36 +148,3 @@ def _without(scores: Any, places: Any) -> Any:
     # Places elsewhere go to one more column.
     wider = ops.pad(scores, [[0, 0], [0, 1]])
     return ops.scatter_update(wider, indices, ops.full((ops.shape(indices)[0],), -np.inf, dtype="float32"))[:, :chunk]
-
-
-def pad_lists(ids: Any, padding_id: int = NO_ID) -> Any:
-    """Lists of identifiers as one tensor (rows, longest) int64, padded on the right.
-
-    Args:
-        ids: a list of lists or arrays, a column of them, a ragged tensor, or a tensor that has such a form already.
-        padding_id: what fills up.
-
-    Raises:
-        TypeError: if they are not integers.
-
-    Example:
-        >>> from merlin_models.layers.top_k import pad_lists
-        >>> pad_lists([[5, 6], [], [7]]).numpy().tolist()
-        [[5, 6], [-1, -1], [7, -1]]
-    """
-    if hasattr(ids, "to_tensor"):
-        ids = ids.to_tensor(padding_id)
-    elif isinstance(ids, Sequence) or (isinstance(ids, np.ndarray) and ids.dtype == object):
-        rows = [np.asarray(row).reshape(-1) for row in ids]
-        rows = [row if len(row) else row.astype(np.int64) for row in rows]
-        kinds = {row.dtype.kind for row in rows}
-        if not kinds <= {"i", "u"}:
-            raise TypeError(f"Identifiers must be integers. Received kinds: {sorted(kinds)}")
-        padded = np.full((len(rows), max(map(len, rows), default=0)), padding_id, np.int64)
-        for index, row in enumerate(rows):
-            padded[index, : len(row)] = row
-        ids = padded
-    ids = ops.convert_to_tensor(ids)
-    if "int" not in keras.backend.standardize_dtype(ids.dtype):
-        raise TypeError(f"Identifiers must be integers. Received: {keras.backend.standardize_dtype(ids.dtype)}")
-    return ops.cast(ids, "int64")

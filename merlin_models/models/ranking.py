@@ -123,7 +123,7 @@ def WideAndDeepModel(
     Args:
         schema: of the data set, with its targets.
         deep_block: a layer, such as ``MLPBlock([128, 64])``.
-        wide_schema: features of the wide part; all if None.
+        wide_schema: features of the wide part; if None, those of ``wide_preprocess``, or all.
         deep_schema: features of the deep part; all if None.
         wide_preprocess: a layer from raw features to vectors, or a dictionary of them, for the wide part's Dense layer:
             ``CategoryEncoding``, ``HashedCross`` and so on. If None, the wide part is ``LinearFeatures(wide_schema)``:
@@ -135,11 +135,13 @@ def WideAndDeepModel(
     Reference:
         Cheng et al., Wide & Deep Learning for Recommender Systems, 2016, https://arxiv.org/abs/1606.07792
     """
-    wide_schema = (schema if wide_schema is None else wide_schema).remove_by_tag(TARGET_TAGS)
     deep_schema = schema if deep_schema is None else deep_schema
     if wide_preprocess is None:
-        wide: keras.layers.Layer = LinearFeatures(wide_schema)
+        wide: keras.layers.Layer = LinearFeatures(schema if wide_schema is None else wide_schema)
     else:
+        if wide_schema is not None:
+            wide_schema = wide_schema.remove_by_tag(TARGET_TAGS)
+            wide_preprocess = ParallelBlock({"wide": wide_preprocess}, schema=wide_schema, is_input=True)
         wide = SequentialBlock([wide_preprocess, keras.layers.Dense(1)])
     deep = SequentialBlock(
         [_inputs(deep_schema, deep_input_block, embedding_options), deep_block, keras.layers.Dense(1)]

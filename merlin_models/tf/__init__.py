@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from merlin_models import data
+from merlin_models import data, losses
 from merlin_models.blocks import (
     AddLeft,
     Aggregation,
@@ -38,6 +38,7 @@ from merlin_models.blocks import (
     FMPairwiseInteraction,
     HashedCross,
     HashedCrossAll,
+    IndexBlock,
     InputBlock,
     InputBlockV2,
     L2Norm,
@@ -63,17 +64,20 @@ from merlin_models.blocks import (
     SumResidual,
     TabularBlock,
     TensorInitializer,
+    TopKIndexBlock,
     TwoTowerBlock,
     infer_embedding_dim,
     right_shift_layer,
 )
 from merlin_models.datasets.synthetic import SyntheticData
 from merlin_models.layers import (
+    ApproximateTopK,
     BruteForceTopK,
     DotInteraction,
     EmbeddingBag,
     EmbeddingBagCollection,
     FeatureConfig,
+    FIFOQueue,
     TableConfig,
     TopKPrediction,
 )
@@ -84,6 +88,9 @@ from merlin_models.loader.tensorflow import (
     KerasSequenceValidator,
     Loader,
     sample_batch,
+)
+from merlin_models.losses import (
+    LossType,
 )
 from merlin_models.metrics import (
     AvgPrecisionAt,
@@ -116,10 +123,16 @@ from merlin_models.optimizers import (
     RowwiseAdagrad,
 )
 from merlin_models.samplers import (
+    CachedCrossBatchSampler,
+    CachedUniformSampler,
     Candidates,
     EmbeddingWithMetadata,
+    FrequencyBasedSampler,
     InBatchSampler,
     ItemSampler,
+    LogitsTemperatureScaler,
+    PopularityBasedSampler,
+    PopularityLogitsCorrection,
     StreamingItemFrequency,
 )
 from merlin_models.schema import ColumnSchema, Schema, Tag, Tags
@@ -190,6 +203,7 @@ __all__ = [
     "AddLeft",
     "Aggregation",
     "AlbertBlock",
+    "ApproximateTopK",
     "AsDenseFeatures",
     "AsRaggedFeatures",
     "AsSparseFeatures",
@@ -204,6 +218,8 @@ __all__ = [
     "BroadcastToSequence",
     "BruteForceTopK",
     "CGCBlock",
+    "CachedCrossBatchSampler",
+    "CachedUniformSampler",
     "Candidates",
     "CategoricalOneHot",
     "CategoricalOutput",
@@ -245,14 +261,17 @@ __all__ = [
     "ExamplesPerSecondCallback",
     "ExpandDims",
     "ExpertsGate",
+    "FIFOQueue",
     "FMPairwiseInteraction",
     "FeatureConfig",
     "Filter",
+    "FrequencyBasedSampler",
     "GPT2Block",
     "HashedCross",
     "HashedCrossAll",
     "HiddenStates",
     "InBatchSampler",
+    "IndexBlock",
     "InputBlock",
     "InputBlockV2",
     "ItemCoverageAt",
@@ -270,6 +289,8 @@ __all__ = [
     "LinearFeatures",
     "Loader",
     "LogLossMetric",
+    "LogitsTemperatureScaler",
+    "LossType",
     "MLPBlock",
     "MMOEBlock",
     "MRRAt",
@@ -289,7 +310,9 @@ __all__ = [
     "ParallelBlock",
     "ParallelPredictionBlock",
     "PoolerOutput",
+    "PopularityBasedSampler",
     "PopularityBiasAt",
+    "PopularityLogitsCorrection",
     "PrecisionAt",
     "Prediction",
     "PredictionTask",
@@ -340,6 +363,7 @@ __all__ = [
     "ToRagged",
     "ToSparse",
     "ToTarget",
+    "TopKIndexBlock",
     "TopKMetricsAggregator",
     "TopKPrediction",
     "TransformerBlock",
@@ -349,6 +373,7 @@ __all__ = [
     "XLNetBlock",
     "data",
     "infer_embedding_dim",
+    "losses",
     "ranking_metrics",
     "right_shift_layer",
     "sample_batch",

@@ -272,3 +272,14 @@ def test_ncf_needs_a_user_and_an_item():
     np.testing.assert_allclose(out[:, :4], np.asarray(product["userId"]) * np.asarray(product["movieId"]), rtol=1e-6)
     assert out.shape == (3, 7)
     assert keras.saving.get_registered_name(ml.NCFBlock) == "merlin_models>NCFBlock"
+
+
+def test_a_bare_tensor_is_the_only_feature():
+    user = SCHEMA.select_by_name("userId")
+    ids = np.array([1, 2, 4])
+    for block in (ml.LinearFeatures(user), ml.CategoryEncoding(user, aggregation="concat"), ml.DeepFMBlock(user, 4)):
+        np.testing.assert_array_equal(block(ids), block({"userId": ids}))
+    with pytest.raises(
+        TypeError, match=r"Inputs must be a dictionary from feature to tensor with \['userId', 'movieId'\]"
+    ):
+        ml.HashedCross(PAIR, 5)(ids)

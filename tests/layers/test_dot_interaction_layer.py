@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import ops
 
 from merlin_models.layers import DotInteraction
@@ -29,6 +30,19 @@ def test_same_numbers_as_keras_rs(rng, self_interaction, skip_gather, features):
     actual, expected = ops.convert_to_numpy(ours(inputs)), ops.convert_to_numpy(theirs(inputs))
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
     assert ours.compute_output_shape([(None, 12)] * features) == (None, expected.shape[1])
+
+
+@pytest.mark.parametrize(("dtype", "unit"), [("float32", 1e-6), ("mixed_float16", 2e-3), ("mixed_bfloat16", 2e-2)])
+def test_same_gradient_as_keras_rs(rng, dtype, unit):
+    inputs = [tf.constant(vector) for vector in vectors(rng)]
+    weights = tf.constant(rng.normal(size=(5, 21)), tf.float32)
+    results = []
+    for layer in (DotInteraction(dtype=dtype), keras_rs.layers.DotInteraction(dtype=dtype)):
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            loss = tf.reduce_sum(tf.cast(layer(inputs), tf.float32) * weights)
+        results.append(np.stack(tape.gradient(loss, inputs)))
+    np.testing.assert_allclose(*results, rtol=unit, atol=unit * np.abs(results[1]).max())
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float32"])

@@ -8,7 +8,7 @@ import pytest
 from keras import ops
 
 from merlin_models.layers import BruteForceTopK, TopKPrediction
-from merlin_models.layers.top_k import pad_lists
+from merlin_models.layers.catalogue import Catalogue, pad_lists
 
 BIG = 2**33 + 1
 
@@ -118,6 +118,24 @@ def test_predict_and_file(rng, policy, tmp_path):
     assert not loaded.trainable_variables
 
 
+def test_catalogue(rng, tmp_path):
+    _, candidates, identifiers = problem(rng, 20)
+    catalogue = Catalogue(chunk_size=7).index(candidates, identifiers)
+    ids, vectors = catalogue.items()
+    np.testing.assert_array_equal(ids, np.sort(identifiers))
+    np.testing.assert_array_equal(vectors, candidates[np.argsort(identifiers)])
+    wanted = np.array([[identifiers[3], -1], [identifiers[0], np.iinfo(np.int64).max]])
+    expected = np.stack([[candidates[3], 0 * candidates[0]], [candidates[0], 0 * candidates[0]]])
+    np.testing.assert_array_equal(catalogue(wanted), expected)
+    model = keras.Sequential([keras.Input((2,), dtype="int64"), catalogue])
+    model.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "model.keras")(wanted), expected)
+    with pytest.raises(ValueError, match=r"index\(\) must be called before the layer is used"):
+        Catalogue()(wanted)
+    with pytest.raises(ValueError, match=r"index\(\) must be called before there are items"):
+        Catalogue().items()
+
+
 def test_config_round_trip():
     layer = BruteForceTopK(3, capacity=9, chunk_size=4)
     again = BruteForceTopK.from_config(layer.get_config())
@@ -145,7 +163,7 @@ def test_wrong_arguments(rng):
         layer.index(candidates, identifiers[:9])
     with pytest.raises(ValueError, match=r"identifiers must be integers .* Received: float64 \(10,\)"):
         layer.index(candidates, identifiers * 1.0)
-    with pytest.raises(ValueError, match=rf"identifiers must be unique. Received twice: \[{BIG}\]"):
+    with pytest.raises(ValueError, match=rf"contains unique indices. Received twice: \[{BIG}\]"):
         layer.index(candidates, [BIG, BIG, *range(8)])
     layer.index(candidates, identifiers)
     with pytest.raises(ValueError, match=r"queries must have the shape \(batch, 6\). Received: \(5, 5\)"):

@@ -13,6 +13,7 @@ SCHEMA = ml.Schema(
         ml.ColumnSchema.create_categorical("user", 30, tags=[ml.Tags.USER_ID]),
         ml.ColumnSchema.create_categorical("movie", 40, tags=[ml.Tags.ITEM_ID]),
         ml.ColumnSchema.create_categorical("genres", 8, value_count=(0, 4), tags=[ml.Tags.ITEM]),
+        ml.ColumnSchema.create_categorical("color", 5),
         ml.ColumnSchema.create_continuous("age"),
         ml.ColumnSchema.create_continuous("price"),
         # A target that is tagged categorical, too, as in the e-commerce data.
@@ -27,6 +28,7 @@ def data(rows=512, seed=3):
         "user": rng.integers(1, 31, (rows, 1)),
         "movie": rng.integers(1, 41, (rows, 1)),
         "genres": rng.integers(0, 9, (rows, 4)),
+        "color": rng.integers(0, 6, (rows, 1)),
         "age": rng.normal(size=(rows, 1)).astype(np.float32),
         "price": rng.normal(size=(rows, 1)).astype(np.float32),
     }
@@ -36,6 +38,42 @@ def data(rows=512, seed=3):
 
 def wide_and_deep(**options):
     return ml.WideAndDeepModel(SCHEMA, ml.MLPBlock([16]), **options)
+
+
+def residual():
+    inputs = ml.InputBlock(SCHEMA, embedding_options=ml.EmbeddingOptions(embedding_dim_default=8))
+    mlp = ml.MLPBlock([16, 8], activation=["relu", None], dropout=0.1, normalization="batch_norm")
+    return ml.Model(
+        ml.ContinuousEmbedding(inputs, ml.MLPBlock([4]), aggregation="concat"),
+        ml.DenseResidualBlock(low_rank_dim=4, dropout=0.1, depth=2),
+        mlp,
+        ml.BinaryClassificationTask("click"),
+    )
+
+
+def crosses():
+    ids = SCHEMA.select_by_name(["user", "movie", "color"])
+    wide = ml.HashedCrossAll(ids, 64, max_level=3, aggregation="concat")
+    rest = ml.ContinuousFeatures(schema=SCHEMA.select_by_name("age"), aggregation="concat")
+    body = ml.ParallelBlock({"wide": wide, "rest": rest}, aggregation="concat", is_input=True)
+    return ml.Model(body, ml.CrossBlock(2), ml.MLPBlock([16]), ml.BinaryClassificationTask("click"))
+
+
+def interactions():
+    ids = SCHEMA.remove_by_tag(ml.Tags.TARGET).select_by_tag(ml.Tags.CATEGORICAL)
+    options = ml.EmbeddingOptions(embedding_dim_default=8)
+    vectors = ml.EmbeddingFeatures.from_schema(ids, options, aggregation=ml.StackFeatures(axis=1))
+    pairs = {
+        "plain": ml.DotProductInteraction(self_interaction=True),
+        "bilinear": ml.DotProductInteraction("field_interaction"),
+        "machine": ml.FMPairwiseInteraction(),
+    }
+    branches = {
+        "pairs": vectors.connect(ml.ParallelBlock(pairs, aggregation="concat")),
+        "rest": ml.ContinuousFeatures(schema=SCHEMA.select_by_name("age"), aggregation="concat"),
+    }
+    body = ml.ParallelBlock(branches, aggregation="concat", is_input=True)
+    return ml.Model(body, ml.MLPBlock([16]), ml.BinaryClassificationTask("click"))
 
 
 CROSSED = SCHEMA.select_by_name(["user", "movie"])
@@ -52,6 +90,9 @@ MODELS = {
     ),
     "wide_and_deep_encoded": lambda: wide_and_deep(wide_preprocess=ml.CategoryEncoding(CROSSED, sparse=True)),
     "ncf": lambda: ml.NCFModel(SCHEMA, embedding_dim=8, mlp_block=ml.MLPBlock([16, 8])),
+    "residual": residual,
+    "crosses": crosses,
+    "interactions": interactions,
 }
 
 
@@ -119,3 +160,28 @@ def test_other_forms_of_inputs(make):
         model({name: value for name, value in x.items() if name != "user"})
     model.compile("sgd")
     assert np.isfinite(model.evaluate(x, {"click": y}, verbose=0, return_dict=True)["loss"])
+
+
+def test_the_wide_part_sees_its_schema_alone():
+    encoding = ml.CategoryEncoding(CROSSED, sparse=True)
+    model = wide_and_deep(wide_schema=CROSSED, wide_preprocess=encoding)
+    x, _ = data(8)
+    assert model(x).shape == (8, 1)
+    with pytest.raises(ValueError, match=r"Inputs must have the features .* missing: \['movie'\]"):
+        wide_and_deep(wide_schema=SCHEMA.select_by_name("user"), wide_preprocess=encoding)
+    linear = wide_and_deep(wide_schema=SCHEMA.select_by_name("user"))
+    (weights,) = [w for w in linear.weights if "linear_features" in w.path and w.shape[-1] == 1 and len(w.shape) == 2]
+    assert weights.shape == (31, 1)
+
+
+def test_wrong_arguments():
+    options = ml.EmbeddingOptions(embedding_dim_default=8)
+    inputs = ml.InputBlock(SCHEMA)
+    with pytest.raises(ValueError, match="input_block and embedding_options must not be given together"):
+        ml.DCNModel(SCHEMA, 2, input_block=inputs, embedding_options=options)
+    with pytest.raises(ValueError, match="input_block and embedding_options must not be given together"):
+        wide_and_deep(deep_input_block=inputs, embedding_options=options)
+    with pytest.raises(ValueError, match=r"Number of cross layers \(depth\) should be positive but is 0"):
+        ml.DCNModel(SCHEMA, 0)
+    with pytest.raises(ValueError, match="embedding_dim and embedding_options must not be given together"):
+        ml.DeepFMModel(SCHEMA, 8, embedding_options=options)

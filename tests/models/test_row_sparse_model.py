@@ -15,7 +15,7 @@ def fit(model, epochs=1, **kwargs):
     return model.fit(features, targets, batch_size=64, epochs=epochs, shuffle=False, verbose=0, **kwargs)
 
 
-def make(**kwargs):
+def compiled(**kwargs):
     keras.utils.set_random_seed(5)
     model = small_model()
     model.compile(**kwargs)
@@ -23,7 +23,7 @@ def make(**kwargs):
 
 
 def test_tables_are_stepped_by_rows_by_default():
-    model = make(optimizer="adam")
+    model = compiled(optimizer="adam")
     assert isinstance(model.optimizer, RowSparse)
     assert isinstance(model.optimizer.embeddings, LazyAdam)
     table = model[0]["categorical"].table("movieId")
@@ -37,11 +37,11 @@ def test_tables_are_stepped_by_rows_by_default():
 
 
 def test_other_optimizers_for_tables():
-    model = make(optimizer="adam", embedding_optimizer=RowwiseAdagrad(0.1))
+    model = compiled(optimizer="adam", embedding_optimizer=RowwiseAdagrad(0.1))
     fit(model)
     table = model[0]["categorical"].table("movieId")
     assert [v.shape for v in model.optimizer.table_state(table)] == [(41,)]
-    dense = make(optimizer="adam", embedding_optimizer="dense")
+    dense = compiled(optimizer="adam", embedding_optimizer="dense")
     assert type(dense.optimizer) is keras.optimizers.Adam
     before = dense[0]["categorical"].table("movieId").numpy()
     features, targets = ratings(64)
@@ -55,16 +55,16 @@ def test_other_optimizers_for_tables():
     with pytest.raises(
         ValueError, match=r"embedding_optimizer must be 'auto', 'dense' or an EmbeddingOptimizer.*'adam'"
     ):
-        make(optimizer="adam", embedding_optimizer="adam")
+        compiled(optimizer="adam", embedding_optimizer="adam")
     given = RowSparse("sgd", embeddings=LazyAdam())
-    assert make(optimizer=given).optimizer is given
-    assert make(optimizer=given, embedding_optimizer=LazyAdam()).optimizer is given
+    assert compiled(optimizer=given).optimizer is given
+    assert compiled(optimizer=given, embedding_optimizer=LazyAdam()).optimizer is given
     with pytest.raises(ValueError, match=r"must be given once.*LazyAdam\(.*RowwiseAdagrad\("):
-        make(optimizer=given, embedding_optimizer=RowwiseAdagrad())
+        compiled(optimizer=given, embedding_optimizer=RowwiseAdagrad())
     with pytest.raises(ValueError, match="must not be 'dense' where the optimizer is a RowSparse"):
-        make(optimizer=given, embedding_optimizer="dense")
+        compiled(optimizer=given, embedding_optimizer="dense")
     with pytest.warns(UserWarning, match="Nadam is none of"):
-        model = make(optimizer="nadam")
+        model = compiled(optimizer="nadam")
     fit(model)
 
 
@@ -74,9 +74,14 @@ def test_other_optimizers_for_tables():
         {"optimizer": "adam"},
         {"optimizer": "sgd", "embedding_optimizer": RowwiseAdagrad(0.1)},
         {"optimizer": "adam", "embedding_optimizer": "dense"},
+        {"optimizer": lambda: keras.optimizers.Adagrad(0.01, gradient_accumulation_steps=3)},  # stopped amid a step
+        {"optimizer": lambda: keras.optimizers.RMSprop(keras.optimizers.schedules.ExponentialDecay(0.01, 3, 0.5))},
     ],
 )
 def test_resumed_training_is_equal_to_the_bit(tmp_path, options):
+    def make(optimizer, **options):
+        return compiled(optimizer=optimizer if isinstance(optimizer, str) else optimizer(), **options)
+
     with keras.device("cpu:0"):  # on a GPU the sums of dense layers are not the same in every run
         whole = make(**options)
         fit(whole, epochs=2)
@@ -85,7 +90,7 @@ def test_resumed_training_is_equal_to_the_bit(tmp_path, options):
         half.save(tmp_path / "half.keras")
         resumed = keras.models.load_model(tmp_path / "half.keras")
         assert type(resumed.optimizer) is type(half.optimizer)
-        assert int(resumed.optimizer.iterations) == 4
+        assert int(resumed.optimizer.iterations) == int(half.optimizer.iterations) > 0
         for one, other in zip(half.optimizer.variables, resumed.optimizer.variables, strict=True):
             assert np.array_equal(one.numpy(), other.numpy()), one.path
         fit(resumed)
@@ -96,7 +101,7 @@ def test_resumed_training_is_equal_to_the_bit(tmp_path, options):
 
 
 def test_resume_with_a_checkpoint_of_the_optimizer(tmp_path):
-    model = make(optimizer="adagrad")
+    model = compiled(optimizer="adagrad")
     fit(model)
     checkpoint = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")
     fit(model, epochs=1, callbacks=[checkpoint])
@@ -109,7 +114,7 @@ def test_resume_with_a_checkpoint_of_the_optimizer(tmp_path):
 def test_mixed_precision(policy):
     keras.config.set_dtype_policy(policy)
     try:
-        model = make(optimizer=keras.optimizers.Adam(0.02))
+        model = compiled(optimizer=keras.optimizers.Adam(0.02))
         assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer) == (policy == "mixed_float16")
         logs = fit(model, epochs=30).history
     finally:
@@ -121,7 +126,7 @@ def test_mixed_precision(policy):
 def test_learns_as_well_as_with_dense_steps():
     aucs = []
     for choice in ("auto", "dense"):
-        model = make(optimizer=keras.optimizers.Adam(0.02), embedding_optimizer=choice)
+        model = compiled(optimizer=keras.optimizers.Adam(0.02), embedding_optimizer=choice)
         aucs.append(fit(model, epochs=30).history[f"{TASK}/auc"][-1])
     assert min(aucs) > 0.85
     assert abs(aucs[0] - aucs[1]) < 0.1

@@ -105,6 +105,27 @@ def test_gradients_as_columns_of_one_tensor(rng, device):
     assert np.abs(variable.numpy() - expected).max() < 1e-5
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("dtype", "ulp"), [("float16", 2.0**-10), ("bfloat16", 2.0**-7)])
+def test_stochastic_rounding(device, dtype, ulp):
+    """Steps of a quarter of a unit in the last place move a quarter of the elements, others in each step."""
+    rows, dim = 256, 64
+    feature, grad = Bags(tf.range(rows)[:, tf.newaxis]), -tf.ones((rows, dim), dtype)
+
+    def stepped(step):
+        table = tf.Variable(tf.ones((rows, dim), dtype))
+        rule = UpdateRule("sgd", stochastic_rounding=True, seed=5)
+        embedding_bag_update([table], [[]], [feature], [grad], rule=rule, learning_rate=0.25 * ulp, step=step)
+        return tf.cast(table, tf.float32).numpy()
+
+    with tf.device(device):
+        one, same, other = stepped(0), stepped(0), stepped(1)
+    assert np.array_equal(one, same)
+    assert not np.array_equal(one, other)
+    assert set(np.unique(one)) == {1.0, 1.0 + ulp}
+    assert abs((one > 1.0).mean() - 0.25) < 0.017  # five standard deviations
+
+
 def test_what_was_read_before_keeps_its_values():
     table = tf.Variable(np.zeros((4, 2), np.float32))
     before = table.read_value()

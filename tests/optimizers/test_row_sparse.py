@@ -393,6 +393,21 @@ def test_custom_loop_in_eager_execution():
     assert not change[3:].any()
 
 
+@pytest.mark.parametrize("noisy", [False, True])
+def test_stochastic_rounding_of_half_tables(noisy):
+    """Steps of a quarter of a unit in the last place are lost in rounding to nearest."""
+    bag = EmbeddingBag(ROWS, DIM, combiner="sum", embeddings_initializer="ones", embeddings_dtype="bfloat16")
+    bag.build()
+    optimizer = optimizers.RowSparse("sgd", optimizers.SGD(2.0**-10, stochastic_rounding=noisy))
+    ids = np.arange(ROWS)[:, None]
+    for _ in range(3):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(bag(ids))
+        optimizer.apply(tape.gradient(loss, bag.trainable_variables), bag.trainable_variables)
+    moved = (keras.ops.convert_to_numpy(bag.embeddings).astype(np.float32) < 1.0).mean()
+    assert 0.4 < moved < 0.75 if noisy else moved == 0  # 1 - (3 / 4) ** 3 = 0.58; below 1 the units are half as large
+
+
 def test_distribution_is_refused():
     with tf.distribute.MirroredStrategy(["/cpu:0"]).scope():
         optimizer, variable = optimizers.RowSparse("sgd"), keras.Variable(np.zeros(3, np.float32))
