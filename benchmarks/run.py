@@ -65,10 +65,12 @@ def main(arguments: list[str]) -> int:
         set_ratios(rows)
         print_rows(rows)
         return 0
-    modules = [f"benchmarks.{folder}.bench_{options.op}" for folder in ("ops", "models")]
+    modules = [f"benchmarks.{folder}.bench_{options.op}" for folder in ("ops", "models", "loader")]
     found = [module for module in modules if importlib.util.find_spec(module)]
     if not found:
-        raise SystemExit(f"op must have a file bench_<op>.py in benchmarks/ops or models. Received: {options.op}")
+        raise SystemExit(
+            f"op must have a file bench_<op>.py in benchmarks/ops, models or loader. Received: {options.op}"
+        )
     op = importlib.import_module(found[0])
     all_providers = {name: op.load_provider(name) for name in op.PROVIDERS}
     if options.list:
@@ -88,6 +90,8 @@ def main(arguments: list[str]) -> int:
     }
     default = "@torch" if options.device == "cuda" else "@torch,@tensorflow"
     names = choose(options.providers or default, all_providers, "providers", runtimes)
+    if not cases or not names:
+        raise SystemExit(f"{options.op} must have cases and providers for --device {options.device}. Received: none")
     chosen_runtimes = {all_providers[name].runtime for name in names}
     if options.device == "cuda" and len(chosen_runtimes) > 1:
         raise SystemExit("On cuda, providers driven by torch and by tensorflow need a process each: choose one of them")

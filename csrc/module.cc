@@ -6,6 +6,7 @@
 namespace merlin {
 void BindDotInteraction(pybind11::module_& module);
 void BindEmbeddingBag(pybind11::module_& module);
+void BindInbatchSoftmax(pybind11::module_& module);
 }  // namespace merlin
 
 PYBIND11_MODULE(_C, module) {
@@ -20,4 +21,5 @@ PYBIND11_MODULE(_C, module) {
 #endif
   merlin::BindDotInteraction(module);
   merlin::BindEmbeddingBag(module);
+  merlin::BindInbatchSoftmax(module);
 }

@@ -4,38 +4,50 @@ from __future__ import annotations
 
 from merlin_models.blocks.aggregation import (
     AGGREGATIONS,
+    AddLeft,
     Aggregation,
     ConcatFeatures,
     CosineSimilarity,
     ElementwiseMultiply,
     ElementwiseSum,
+    ElementwiseSumItemMulti,
     StackFeatures,
     Sum,
     SumResidual,
 )
-from merlin_models.blocks.base import Block
+from merlin_models.blocks.base import Block, right_shift_layer
 from merlin_models.blocks.combinators import ParallelBlock, ResidualBlock, SequentialBlock
+from merlin_models.blocks.control import Cond, MapValues
 from merlin_models.blocks.cross import CrossBlock, DenseResidualBlock
 from merlin_models.blocks.deep_fm import DeepFMBlock, NCFBlock
 from merlin_models.blocks.dlrm import DLRMBlock
+from merlin_models.blocks.dual_encoder import DualEncoderBlock
 from merlin_models.blocks.embedding_features import EmbeddingFeatures, EmbeddingOptions
 from merlin_models.blocks.embedding_files import TensorInitializer
 from merlin_models.blocks.embedding_table import Embeddings, EmbeddingTable, infer_embedding_dim
 from merlin_models.blocks.encodings import CategoryEncoding, HashedCross, HashedCrossAll
+from merlin_models.blocks.index import IndexBlock, TopKIndexBlock
 from merlin_models.blocks.inputs import ContinuousFeatures, InputBlock
 from merlin_models.blocks.interactions import DotProductInteraction, FMPairwiseInteraction
+from merlin_models.blocks.l2_norm import L2Norm
 from merlin_models.blocks.linear import ContinuousEmbedding, LinearFeatures
+from merlin_models.blocks.matrix_factorization import MatrixFactorizationBlock, QueryItemIdsEmbeddingsBlock
 from merlin_models.blocks.mlp import MLPBlock
-from merlin_models.blocks.registry import Registry
+from merlin_models.blocks.prediction import Prediction
+from merlin_models.blocks.registry import BLOCKS, Registry, get_block
 from merlin_models.blocks.tabular import AsTabular, DebugBlock, Filter, NoOp, TabularBlock
+from merlin_models.blocks.two_tower import TwoTowerBlock
 
 __all__ = [
     "AGGREGATIONS",
+    "BLOCKS",
+    "AddLeft",
     "Aggregation",
     "AsTabular",
     "Block",
     "CategoryEncoding",
     "ConcatFeatures",
+    "Cond",
     "ContinuousEmbedding",
     "ContinuousFeatures",
     "CosineSimilarity",
@@ -45,8 +57,10 @@ __all__ = [
     "DeepFMBlock",
     "DenseResidualBlock",
     "DotProductInteraction",
+    "DualEncoderBlock",
     "ElementwiseMultiply",
     "ElementwiseSum",
+    "ElementwiseSumItemMulti",
     "EmbeddingFeatures",
     "EmbeddingOptions",
     "EmbeddingTable",
@@ -55,12 +69,18 @@ __all__ = [
     "Filter",
     "HashedCross",
     "HashedCrossAll",
+    "IndexBlock",
     "InputBlock",
+    "L2Norm",
     "LinearFeatures",
     "MLPBlock",
+    "MapValues",
+    "MatrixFactorizationBlock",
     "NCFBlock",
     "NoOp",
     "ParallelBlock",
+    "Prediction",
+    "QueryItemIdsEmbeddingsBlock",
     "Registry",
     "ResidualBlock",
     "SequentialBlock",
@@ -69,5 +89,9 @@ __all__ = [
     "SumResidual",
     "TabularBlock",
     "TensorInitializer",
+    "TopKIndexBlock",
+    "TwoTowerBlock",
+    "get_block",
     "infer_embedding_dim",
+    "right_shift_layer",
 ]

@@ -9,7 +9,9 @@ import keras
 from keras import ops
 
 from merlin_models.blocks.base import Block, register
+from merlin_models.blocks.masking import common_mask, mask_of, with_mask
 from merlin_models.blocks.registry import Registry
+from merlin_models.schema import Schema, Tags
 
 AGGREGATIONS = Registry("aggregation")
 
@@ -33,6 +35,9 @@ class Aggregation(Block):
             raise ValueError(f"Inputs of {type(self).__name__} must hold a tensor. Received: an empty dictionary")
         return self.combine({name: ops.cast(inputs[name], self.compute_dtype) for name in sorted(inputs)})
 
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
+        return common_mask(previous_mask.values()) if isinstance(previous_mask, Mapping) else None
+
     def combine(self, tensors: dict[str, Any]) -> Any:
         """One tensor of the tensors, which are sorted by name and of one dtype."""
         raise NotImplementedError(f"{type(self).__name__} must define combine(tensors).")
@@ -49,7 +54,7 @@ class Aggregation(Block):
 
 
 def concat(tensors: Mapping[str, Any], dtype: str, axis: int = -1) -> Any:
-    """Concatenates tensors in the order of their names, cast to one dtype.
+    """Concatenates tensors in the order of their names, cast to one dtype; masks are combined.
 
     Raises:
         ValueError: if their ranks differ.
@@ -57,7 +62,8 @@ def concat(tensors: Mapping[str, Any], dtype: str, axis: int = -1) -> Any:
     shapes = {name: tuple(tensors[name].shape) for name in sorted(tensors)}
     if len({len(shape) for shape in shapes.values()}) != 1:
         raise ValueError(f"Tensors must have equal ranks to be concatenated. Received: {shapes}")
-    return ops.concatenate([ops.cast(tensors[name], dtype) for name in shapes], axis=axis)
+    together = ops.concatenate([ops.cast(tensors[name], dtype) for name in shapes], axis=axis)
+    return with_mask(together, common_mask(mask_of(tensor) for tensor in tensors.values()))
 
 
 @AGGREGATIONS.register("concat")
@@ -156,6 +162,106 @@ class SumResidual(ElementwiseSum):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "activation": keras.activations.serialize(self.activation)}
+
+
+@AGGREGATIONS.register("add-left")
+@register
+class AddLeft(Aggregation):
+    """Adds one input, say a bias, to each of the others.
+
+    Where its last axis differs from that of an other input, a ``Dense(1)`` makes it one number a row first.
+
+    Args:
+        left_name: the key of the input that is added.
+
+    Returns:
+        The sum for the only other input, or for several a dictionary of the sums.
+
+    Raises:
+        ValueError: if the inputs lack ``left_name`` or have nothing else.
+
+    Example:
+        >>> import numpy as np
+        >>> from merlin_models.blocks import AddLeft
+        >>> AddLeft()({"bias": np.array([[1.0]]), "logit": np.array([[2.0]])}).numpy().tolist()
+        [[3.0]]
+    """
+
+    def __init__(self, left_name: str = "bias", **kwargs: Any):
+        super().__init__(**kwargs)
+        self.left_name = left_name
+        self.projection = keras.layers.Dense(1, dtype=self.dtype_policy)
+
+    def combine(self, tensors: dict[str, Any]) -> Any:
+        others = {name: tensor for name, tensor in tensors.items() if name != self.left_name}
+        if self.left_name not in tensors or not others:
+            raise ValueError(
+                f"Inputs of AddLeft must have '{self.left_name}' and something to add it to. Received: {list(tensors)}"
+            )
+        left = tensors[self.left_name]
+        if any(tuple(other.shape)[1:] != tuple(left.shape)[1:] for other in others.values()):
+            left = self.projection(left) if left.shape[-1] != 1 else left
+        sums = {name: other + left for name, other in others.items()}
+        return next(iter(sums.values())) if len(sums) == 1 else sums
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "left_name": self.left_name}
+
+
+@AGGREGATIONS.register("element-wise-sum-item-multi")
+@register
+class ElementwiseSumItemMulti(ElementwiseSum):
+    """The item id's embedding, times the sum of all others; all of equal shapes.
+
+    Args:
+        schema: has the column tagged ``item_id``. Without it, that of the block that aggregates.
+
+    Raises:
+        ValueError: if the schema has no such column, or several; when called without a schema, without that column or
+            with nothing else.
+
+    Example:
+        >>> import numpy as np
+        >>> from merlin_models.blocks import ElementwiseSumItemMulti
+        >>> from merlin_models.schema import ColumnSchema, Schema
+        >>> aggregation = ElementwiseSumItemMulti(Schema([ColumnSchema("movieId", tags=("item_id",))]))
+        >>> inputs = {"movieId": np.array([[2.0]]), "age": np.array([[3.0]]), "genres": np.array([[4.0]])}
+        >>> aggregation(inputs).numpy().tolist()
+        [[14.0]]
+    """
+
+    def __init__(self, schema: Schema | None = None, **kwargs: Any):
+        super().__init__(**kwargs)
+        self._item_id: str | None = None
+        self._columns: Schema | None = None
+        if schema is not None:
+            self.take_schema(schema)
+
+    def take_schema(self, schema: Schema) -> None:
+        """Sets the schema if there is none yet."""
+        if self._columns is not None:
+            return
+        names = schema.select_by_tag(Tags.ITEM_ID).column_names
+        if len(names) != 1:
+            raise ValueError(
+                f"schema must have one column tagged item_id for ElementwiseSumItemMulti. Received: {names}"
+            )
+        self._item_id, self._columns = names[0], schema.select_by_name(names)
+
+    def combine(self, tensors: dict[str, Any]) -> Any:
+        if self._item_id is None:
+            raise ValueError("schema must be given to ElementwiseSumItemMulti, or to its block. Received: none")
+        others = {name: tensor for name, tensor in tensors.items() if name != self._item_id}
+        if self._item_id not in tensors or not others:
+            raise ValueError(
+                f"Inputs of ElementwiseSumItemMulti must have the item id '{self._item_id}' and something else. "
+                f"Received: {list(tensors)}"
+            )
+        self._check_equal(tensors)
+        return ops.multiply(tensors[self._item_id], super().combine(others))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "schema": None if self._columns is None else self._columns.to_json()}
 
 
 @AGGREGATIONS.register("cosine", "cosine-similarity")

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from merlin_models.blocks.registry import get_block
 from merlin_models.blocks.symbolic import SymbolicBuild
 
 
@@ -37,15 +38,25 @@ class Block(SymbolicBuild, keras.layers.Layer):
     def __init__(self, block_name: str | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self._block_name = block_name
+        self.supports_masking = True
 
     @property
     def block_name(self) -> str:
         return self._block_name or self.name
 
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
+        # Layers inside have put masks on what they return. Keras' own rule, to pass on the input's, would put that of a
+        # sequence on a pooled vector.
+        return None
+
     # ---- connecting ----
 
-    def connect(self, *blocks: keras.layers.Layer, block_name: str | None = None) -> Any:
+    def connect(self, *blocks: keras.layers.Layer | str, block_name: str | None = None) -> Any:
         """This block, then the others, each on the output of the one before.
+
+        Args:
+            blocks: layers, or names of blocks in ``BLOCKS`` that need no arguments, such as "as-dense".
+            block_name: of the result.
 
         Returns:
             A ``SequentialBlock``, or a ``Model`` if the last block is a prediction task.
@@ -57,31 +68,42 @@ class Block(SymbolicBuild, keras.layers.Layer):
             return NotImplemented
         return _sequence([self, other])
 
-    def __rrshift__(self, other: keras.layers.Layer) -> Any:
-        if not isinstance(other, keras.layers.Layer):
+    def __rrshift__(self, other: keras.layers.Layer | Sequence[str]) -> Any:
+        if not isinstance(other, keras.layers.Layer) and not _are_names(other):
             return NotImplemented
-        return _sequence([other, self])
+        return right_shift_layer(self, other)
 
-    def connect_branch(self, *branches: keras.layers.Layer | dict, post: Any = None, aggregation: Any = None) -> Any:
+    def connect_branch(
+        self,
+        *branches: keras.layers.Layer | dict,
+        add_rest: bool = False,
+        post: Any = None,
+        aggregation: Any = None,
+    ) -> Any:
         """This block, then several on its output, side by side.
 
         Args:
             branches: layers, or one dictionary of them. If all are prediction tasks, the result is a
                 ``Model``.
+            add_rest: whether one more branch, "rest", passes on what no other branch takes. Each of the others must
+                then say what it takes: by a schema, or by a ``Filter`` in front.
             post: a layer for the dictionary of their outputs.
             aggregation: how the outputs become one tensor: a name such as "concat", or an ``Aggregation``.
                 Without it, the output is a dictionary.
         """
-        from merlin_models.blocks.combinators import ParallelBlock
+        from merlin_models.blocks.combinators import ParallelBlock, rest_of
         from merlin_models.tasks import ParallelPredictionBlock, PredictionTask
 
         named = len(branches) == 1 and isinstance(branches[0], dict)
         layers = list(branches[0].values()) if named else list(branches)
         if layers and all(isinstance(layer, PredictionTask) for layer in layers):
-            if post is not None or aggregation is not None:
-                raise ValueError("post and aggregation must be None where all branches are prediction tasks.")
+            if post is not None or aggregation is not None or add_rest:
+                raise ValueError("post, aggregation and add_rest must not be given where all branches are tasks.")
             return _sequence([self, ParallelPredictionBlock(*layers)])
-        return _sequence([self, ParallelBlock(*branches, post=post, aggregation=aggregation)])
+        parallel = ParallelBlock(*branches, post=post, aggregation=aggregation)
+        if add_rest:
+            parallel.add_branch("rest", rest_of(parallel.branches))
+        return _sequence([self, parallel])
 
     def connect_with_residual(self, block: keras.layers.Layer, activation: Any = None) -> Any:
         """This block, then ``activation(x + block(x))``."""
@@ -198,12 +220,35 @@ class Block(SymbolicBuild, keras.layers.Layer):
         return {**super().get_config(), "block_name": self._block_name}
 
 
-def _sequence(blocks: Sequence[keras.layers.Layer], block_name: str | None = None) -> Any:
+def right_shift_layer(right: keras.layers.Layer, left: keras.layers.Layer | Sequence[str]) -> Any:
+    """``left >> right`` as a function, also where neither is a block of this library.
+
+    Args:
+        right: a layer.
+        left: a layer, or the names of the entries of a dictionary that ``right`` shall see.
+
+    Returns:
+        As :meth:`Block.connect`.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    from merlin_models.blocks.tabular import Filter
+
+    return _sequence([Filter(left) if _are_names(left) else left, right])
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(name, str) for name in value)
+
+
+def _sequence(blocks: Sequence[keras.layers.Layer | str], block_name: str | None = None) -> Any:
     """A Model if the last block predicts, else a SequentialBlock."""
     from merlin_models.blocks.combinators import SequentialBlock
     from merlin_models.models import Model
     from merlin_models.tasks import tasks_of
 
+    blocks = [get_block(block) for block in blocks]
     for block in blocks:
         if not isinstance(block, keras.layers.Layer):
             raise TypeError(f"Blocks must be Keras layers. Received: {block!r}")

@@ -9,6 +9,7 @@ import keras
 
 from merlin_models.blocks.aggregation import Aggregation, concat
 from merlin_models.blocks.base import Block, register
+from merlin_models.blocks.masking import mask_of, with_mask
 from merlin_models.blocks.symbolic import parts_from_config
 from merlin_models.blocks.tabular import Filter, TabularBlock
 from merlin_models.schema import Schema, Tags
@@ -134,9 +135,16 @@ class ParallelBlock(TabularBlock):
         schema: the columns that all branches together read; from the branches if None and all of them have
             one.
         is_input: whether the inputs are raw features. Then a single feature may come as a bare tensor.
+        strict: whether the input must be a dictionary.
+        automatic_pruning: whether a branch is left out, and its name missing in the output, where its schema selects
+            nothing of the input. True by default, but for raw features (``is_input``): there the branch says what it
+            misses.
+        use_layer_name: whether branches that are not given as a dictionary are named after their layers instead, whose
+            names must differ then. Keras numbers the names that it makes, anew in each process.
 
     Raises:
-        ValueError: if two branches return the same key.
+        TypeError: if a strict block is called on something else than a dictionary.
+        ValueError: if two branches return the same key, or all are left out.
 
     Example:
         >>> import keras, numpy as np
@@ -156,11 +164,17 @@ class ParallelBlock(TabularBlock):
         aggregation: str | Aggregation | None = None,
         schema: Schema | None = None,
         is_input: bool = False,
+        strict: bool = False,
+        automatic_pruning: bool | None = None,
+        use_layer_name: bool = False,
         **kwargs: Any,
     ):
         super().__init__(pre=pre, post=post, aggregation=aggregation, schema=schema, **kwargs)
-        self.branches = _named(branches)
+        self.branches = _named(branches, use_layer_name)
         self.is_input = is_input
+        self.strict = strict
+        self.automatic_pruning = not is_input if automatic_pruning is None else automatic_pruning
+        self._tell_aggregation(self.schema)
 
     @property
     def schema(self) -> Schema | None:
@@ -169,11 +183,27 @@ class ParallelBlock(TabularBlock):
         schemas = [getattr(branch, "schema", None) for branch in self.branches.values()]
         return None if None in schemas else sum(schemas, start=Schema())
 
+    def add_branch(self, name: str, branch: keras.layers.Layer) -> None:
+        """Adds a branch to a block that was not built yet.
+
+        Raises:
+            ValueError: if the block is built, or has a branch of that name.
+        """
+        if self.built:
+            raise ValueError(f"Branches must be added before the block is built. Received: {name!r}")
+        if name in self.branches:
+            raise ValueError(f"Names of branches must be unique. Received again: {name!r}")
+        if not isinstance(branch, keras.layers.Layer):
+            raise TypeError(f"A branch must be a Keras layer. Received: {branch!r}")
+        self.branches[name] = branch
+
     def transform(self, inputs: Any) -> dict[str, Any]:
+        if self.strict and not isinstance(inputs, Mapping):
+            raise TypeError(f"Inputs of a strict ParallelBlock must be a dictionary. Received: {type(inputs).__name__}")
         if self.is_input:
             inputs = as_features(inputs, self.schema)
         outputs: dict[str, Any] = {}
-        for name, branch in self.branches.items():
+        for name, branch in self._fed_by(inputs).items():
             output = branch(self._inputs_of(branch, inputs))
             for key, value in output.items() if isinstance(output, Mapping) else [(name, output)]:
                 if key in outputs:
@@ -182,6 +212,21 @@ class ParallelBlock(TabularBlock):
                     )
                 outputs[key] = value
         return outputs
+
+    def _fed_by(self, inputs: Any) -> dict[str, keras.layers.Layer]:
+        """The branches that find something in the inputs."""
+        if not self.automatic_pruning or not isinstance(inputs, Mapping):
+            return dict(self.branches)
+        schemas = {name: getattr(branch, "schema", None) for name, branch in self.branches.items()}
+        fed = {
+            name: self.branches[name]
+            for name, schema in schemas.items()
+            if not schema or any(column in inputs for column in schema.column_names)
+        }
+        if not fed:
+            needed = sorted({column for schema in schemas.values() for column in schema.column_names})
+            raise ValueError(f"Inputs must have a column of a branch, {needed}. Received: {sorted(inputs)}")
+        return fed
 
     def _inputs_of(self, branch: keras.layers.Layer, inputs: Any) -> Any:
         if not isinstance(inputs, Mapping):
@@ -218,7 +263,8 @@ class ParallelBlock(TabularBlock):
 
     def select_by_names(self, names: Sequence[str]) -> ParallelBlock:
         """A block of some branches, which are shared with this one. Raises KeyError for an unknown name."""
-        return ParallelBlock({name: self[name] for name in names}, is_input=self.is_input)
+        options = {"is_input": self.is_input, "strict": self.strict, "automatic_pruning": self.automatic_pruning}
+        return ParallelBlock({name: self[name] for name in names}, **options)
 
     def select_by_tag(self, tags: Tags | str | Sequence[str]) -> ParallelBlock | None:
         """A block of the branches that read a column with any of the tags, or None if there is none."""
@@ -228,7 +274,8 @@ class ParallelBlock(TabularBlock):
 
     def get_config(self) -> dict[str, Any]:
         branches = {name: keras.saving.serialize_keras_object(layer) for name, layer in self.branches.items()}
-        return {**super().get_config(), "branches": branches, "is_input": self.is_input}
+        options = {name: getattr(self, name) for name in ("is_input", "strict", "automatic_pruning")}
+        return {**super().get_config(), "branches": branches, **options}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
@@ -264,7 +311,7 @@ class ResidualBlock(Block):
             raise ValueError(
                 f"The block of a residual must keep the shape {tuple(inputs.shape)}. Received: {tuple(outputs.shape)}"
             )
-        return self.activation(inputs + outputs)
+        return with_mask(self.activation(inputs + outputs), mask_of(inputs))
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -291,13 +338,45 @@ def as_features(inputs: Any, schema: Schema | None) -> dict[str, Any]:
     return {names[0]: inputs}
 
 
-def _named(branches: tuple[Any, ...]) -> dict[str, keras.layers.Layer]:
+def rest_of(branches: Mapping[str, keras.layers.Layer]) -> Filter:
+    """What none of the branches takes of a dictionary.
+
+    Raises:
+        ValueError: if a branch does not say what it takes.
+    """
+    taken: set[str] = set()
+    for name, branch in branches.items():
+        selected = _selected_by(branch)
+        if selected is None:
+            raise ValueError(
+                "With add_rest each branch must have a schema or begin with a Filter of what it takes. "
+                f"Received: {name!r}, which has neither"
+            )
+        taken.update(selected)
+    return Filter(sorted(taken), exclude=True)
+
+
+def _selected_by(layer: keras.layers.Layer) -> list[str] | None:
+    """The entries of a dictionary that a layer selects by its schema or by a Filter, or None."""
+    if isinstance(layer, SequentialBlock):
+        return _selected_by(layer[0])
+    if isinstance(layer, Filter):
+        return None if layer.exclude else list(layer.names)
+    schema = getattr(layer, "schema", None)
+    return None if schema is None else schema.column_names
+
+
+def _named(branches: tuple[Any, ...], use_layer_name: bool) -> dict[str, keras.layers.Layer]:
     if len(branches) == 1 and isinstance(branches[0], Mapping):
-        named = {str(name): layer for name, layer in branches[0].items()}
-    elif len(branches) == 1 and isinstance(branches[0], list | tuple):
-        named = {str(i): layer for i, layer in enumerate(branches[0])}
+        layers, names = list(branches[0].values()), [str(name) for name in branches[0]]
     else:
-        named = {str(i): layer for i, layer in enumerate(branches)}
-    if not named or not all(isinstance(layer, keras.layers.Layer) for layer in named.values()):
+        one_list = len(branches) == 1 and isinstance(branches[0], list | tuple)
+        layers = list(branches[0] if one_list else branches)
+        names = [str(i) for i in range(len(layers))]
+        if use_layer_name:
+            names = [getattr(layer, "name", "") for layer in layers]
+    if not layers or not all(isinstance(layer, keras.layers.Layer) for layer in layers):
         raise ValueError(f"branches must be one or several Keras layers. Received: {branches}")
-    return named
+    if len(set(names)) != len(names):
+        raise ValueError(f"Names of branches must be unique. Received: {names}")
+    return dict(zip(names, layers, strict=True))

@@ -12,6 +12,7 @@ from keras import ops
 
 from merlin_models.blocks.base import register
 from merlin_models.blocks.combinators import ParallelBlock, as_features
+from merlin_models.blocks.registry import BLOCKS
 from merlin_models.blocks.symbolic import is_symbolic
 from merlin_models.blocks.tabular import TabularBlock
 from merlin_models.ops import encode_bags, to_bags
@@ -20,6 +21,7 @@ from merlin_models.schema import Schema
 _MODES = ("one_hot", "multi_hot", "count")
 
 
+@BLOCKS.register("category_encoding")
 @register
 class CategoryEncoding(TabularBlock):
     """Encodes each categorical feature as a vector as long as its cardinality.
@@ -94,6 +96,7 @@ class CategoryEncoding(TabularBlock):
         return {**super().get_config(), **own}
 
 
+@BLOCKS.register("hashed_cross")
 @register
 class HashedCross(TabularBlock):
     """A new categorical feature: the combination of several features' values, hashed into bins.

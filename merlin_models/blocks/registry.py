@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -53,3 +54,30 @@ class Registry:
     @property
     def names(self) -> list[str]:
         return sorted(self._entries)
+
+
+BLOCKS = Registry("block")
+
+
+def get_block(block: Any) -> Any:
+    """A block from its name, or as given.
+
+    Raises:
+        KeyError: for an unknown name; lists the known ones.
+        ValueError: for the name of a block that cannot be made without arguments.
+    """
+    if not isinstance(block, str):
+        return block
+    import merlin_models.transforms  # noqa: F401  enters its classes
+
+    entry = BLOCKS.get(block)
+    required = [
+        name
+        for name, parameter in inspect.signature(entry).parameters.items()
+        if parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
+    ]
+    if required:
+        raise ValueError(
+            f"A block given by its name must need no arguments. Received: {block!r}, which needs {required}"
+        )
+    return entry()

@@ -40,10 +40,11 @@ class SymbolicBuild:
 
 
 def parts_from_config(config: dict[str, Any]) -> dict[str, Any]:
-    """A config with its layers made, and its schema read."""
+    """A config with its layers made, and its schemas ("schema", "..._schema") read."""
     parts = keras.saving.deserialize_keras_object(dict(config))
-    if isinstance(parts.get("schema"), str):
-        parts["schema"] = Schema.from_json(parts["schema"])
+    for name, part in parts.items():
+        if (name == "schema" or name.endswith("_schema")) and isinstance(part, str):
+            parts[name] = Schema.from_json(part)
     return parts
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import keras
 
-from merlin_models.blocks.aggregation import Aggregation, get_aggregation
+from merlin_models.blocks.aggregation import Aggregation, ElementwiseSumItemMulti, get_aggregation
 from merlin_models.blocks.base import Block, register
+from merlin_models.blocks.registry import get_block
 from merlin_models.schema import Schema, Tags
 
 
@@ -18,15 +19,15 @@ class TabularBlock(Block):
     ``aggregation``.
 
     Args:
-        pre, post: layers for the dictionaries before and after, or None.
+        pre, post: layers for the dictionaries before and after, names of blocks in ``BLOCKS`` such as "as-dense", or None.
         aggregation: a name such as "concat", an ``Aggregation``, or None to keep the dictionary.
         schema: the columns that the block reads, or None.
     """
 
     def __init__(
         self,
-        pre: keras.layers.Layer | None = None,
-        post: keras.layers.Layer | None = None,
+        pre: keras.layers.Layer | str | None = None,
+        post: keras.layers.Layer | str | None = None,
         aggregation: str | Aggregation | None = None,
         schema: Schema | None = None,
         **kwargs: Any,
@@ -34,9 +35,15 @@ class TabularBlock(Block):
         super().__init__(**kwargs)
         if schema is not None and not isinstance(schema, Schema):
             raise TypeError(f"schema must be a Schema or None. Received: {type(schema).__name__}")
-        self.pre, self.post = pre, post
+        self.pre, self.post = get_block(pre), get_block(post)
         self.aggregation = get_aggregation(aggregation)
         self._schema = schema
+        self._tell_aggregation(schema)
+
+    def _tell_aggregation(self, schema: Schema | None) -> None:
+        """Gives the block's schema to an aggregation that needs one and has none."""
+        if isinstance(self.aggregation, ElementwiseSumItemMulti) and schema is not None:
+            self.aggregation.take_schema(schema)
 
     @property
     def schema(self) -> Schema | None:

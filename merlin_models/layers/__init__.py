@@ -2,8 +2,25 @@
 
 from __future__ import annotations
 
+from merlin_models.layers.approximate_top_k import ApproximateTopK
 from merlin_models.layers.dot_interaction import DotInteraction
 from merlin_models.layers.embedding_bag import EmbeddingBag
 from merlin_models.layers.embedding_bag_collection import EmbeddingBagCollection, FeatureConfig, TableConfig
+from merlin_models.layers.fifo_queue import FIFOQueue
+from merlin_models.layers.inbatch_softmax import InbatchSoftmax
+from merlin_models.layers.temperature import LogitsTemperature
+from merlin_models.layers.top_k import BruteForceTopK, TopKPrediction
 
-__all__ = ["DotInteraction", "EmbeddingBag", "EmbeddingBagCollection", "FeatureConfig", "TableConfig"]
+__all__ = [
+    "ApproximateTopK",
+    "BruteForceTopK",
+    "DotInteraction",
+    "EmbeddingBag",
+    "EmbeddingBagCollection",
+    "FIFOQueue",
+    "FeatureConfig",
+    "InbatchSoftmax",
+    "LogitsTemperature",
+    "TableConfig",
+    "TopKPrediction",
+]

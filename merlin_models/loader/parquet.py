@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.dataset as pa_dataset
 import pyarrow.parquet as pq
 
+from merlin_models.loader.dataset import Dataset
+
 TABLE_PIECE_ROWS = 65_536
 
 
@@ -133,8 +135,9 @@ def open_source(data: Any, reader_kwargs: dict[str, Any] | None = None) -> Sourc
 
     Args:
         data: path, glob pattern or folder of Parquet files, or a list of them; `pyarrow.Table`;
-            `pyarrow.dataset.Dataset`; `pandas.DataFrame`; `merlin.io.Dataset` (its Parquet files are read
-            directly, anything else that it holds is computed and kept in memory).
+            `pyarrow.dataset.Dataset`; `pandas.DataFrame`; a `Dataset` of this package; `merlin.io.Dataset`
+            (its Parquet files are read directly, anything else that it holds is computed and kept in
+            memory).
         reader_kwargs: arguments for `pyarrow.parquet.ParquetFile`; for files only.
 
     Raises:
@@ -151,8 +154,8 @@ def open_source(data: Any, reader_kwargs: dict[str, Any] | None = None) -> Sourc
         return FileSource([file for path in paths for file in find_files(path)], reader_kwargs or {})
     if reader_kwargs:
         raise ValueError(f"reader_kwargs must be None where no files are read. Received: {reader_kwargs}.")
-    if isinstance(data, pa.Table):
-        return TableSource(data)
+    if isinstance(data, (pa.Table, Dataset)):
+        return TableSource(data.table if isinstance(data, Dataset) else data)
     if isinstance(data, pa_dataset.Dataset):
         return DatasetSource(data)
     if _is_merlin(data):
@@ -161,7 +164,8 @@ def open_source(data: Any, reader_kwargs: dict[str, Any] | None = None) -> Sourc
         return TableSource(pa.Table.from_pandas(data, preserve_index=False))
     raise TypeError(
         "paths_or_dataset must be a path, a list of paths, a glob pattern or folder of Parquet files, a "
-        "pyarrow.Table, a pyarrow.dataset.Dataset, a pandas.DataFrame or a merlin.io.Dataset. "
+        "pyarrow.Table, a pyarrow.dataset.Dataset, a pandas.DataFrame, a Dataset of this package or a "
+        "merlin.io.Dataset. "
         f"Received: {type(data).__module__}.{type(data).__qualname__}."
     )
 

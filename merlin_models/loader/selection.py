@@ -86,6 +86,7 @@ def select_columns(
     else:
         cats = _names("cat_names", tagged["categorical"] if cat_names is None else cat_names)
         conts = _names("cont_names", tagged["continuous"] if cont_names is None else cont_names)
+        others = tuple(name for name in tagged["embedding"] if name not in labels + cats + conts)
         if schema is not None:
             cats = cats if cat_names is not None else tuple(name for name in cats if name not in labels)
             conts = conts if cont_names is not None else tuple(name for name in conts if name not in labels)
@@ -143,7 +144,7 @@ def _list_arguments(
 
 def _by_tags(schema: Any | None) -> dict[str, list[str]]:
     if schema is None:
-        return {"target": [], "categorical": [], "continuous": []}
+        return {"target": [], "categorical": [], "continuous": [], "embedding": []}
     if not hasattr(schema, "select_by_tag"):
         raise ValueError(f"schema must be a merlin_models.schema.Schema. Received: {type(schema).__name__}.")
     from merlin_models.schema import Tags
@@ -152,6 +153,7 @@ def _by_tags(schema: Any | None) -> dict[str, list[str]]:
         "target": list(schema.select_by_tag(Tags.TARGET).column_names),
         "categorical": list(schema.select_by_tag(Tags.CATEGORICAL).column_names),
         "continuous": list(schema.select_by_tag(Tags.CONTINUOUS).column_names),
+        "embedding": list(schema.select_by_tag(Tags.EMBEDDING).column_names),
     }
 
 

@@ -14,14 +14,16 @@ import keras
 import tensorflow as tf
 
 from merlin_models.loader.columns import Column
+from merlin_models.loader.dataset import schema_of
 from merlin_models.loader.epochs import Chunk, EpochReader, draw_chunks, shard
 from merlin_models.loader.indexed import IndexedEpoch
 from merlin_models.loader.parquet import open_source
 from merlin_models.loader.selection import select_columns
 from merlin_models.loader.sizes import parse_buffer_size, require_integer
-from merlin_models.loader.tensors import device_name, to_tensor
+from merlin_models.loader.tensors import device_name, flatten_features, to_tensor
+from merlin_models.loader.validater import KerasSequenceValidater, KerasSequenceValidator
 
-__all__ = ["KerasSequenceLoader", "KerasSequenceValidater", "Loader", "sample_batch"]
+__all__ = ["KerasSequenceLoader", "KerasSequenceValidater", "KerasSequenceValidator", "Loader", "sample_batch"]
 
 
 class KerasSequenceLoader(keras.utils.PyDataset):
@@ -38,13 +40,14 @@ class KerasSequenceLoader(keras.utils.PyDataset):
 
     Args:
         paths_or_dataset: path, folder or glob pattern of Parquet files, or a list of them; `pyarrow.Table`;
-            `pyarrow.dataset.Dataset`; `pandas.DataFrame`; `merlin.io.Dataset`.
+            `pyarrow.dataset.Dataset`; `pandas.DataFrame`; a generated `Dataset`; `merlin.io.Dataset`.
         batch_size: rows a batch; every batch but the last is full.
         label_names: label columns. Default: columns of `schema` with the tag TARGET, or none.
         feature_columns: names or `tf.feature_column` objects, instead of `cat_names` and `cont_names`.
         cat_names: integer columns. Default: columns of `schema` with the tag CATEGORICAL that are no labels.
         cont_names: columns that come as float32. Default: columns of `schema` with the tag CONTINUOUS that
-            are no labels. Without names and schema all columns but the labels are features.
+            are no labels. Columns with the tag EMBEDDING are features too. Without names and schema all
+            columns but the labels are features.
         engine: None or "parquet".
         shuffle: whether each pass has a new random order of row groups, and of rows within a chunk.
         seed_fn: called once for each pass; its integer (not negative) and the pass's number decide the order.
@@ -66,7 +69,9 @@ class KerasSequenceLoader(keras.utils.PyDataset):
         sparse_max: column -> longest list allowed; a longer one raises ValueError while it is read.
         sparse_as_dense: whether columns in `sparse_names` come as (batch, sparse_max), padded with 0 on the
             right.
-        schema: a `merlin_models.schema.Schema` that says which columns are features and labels.
+        schema: a `merlin_models.schema.Schema` that says which columns are features and labels. Default,
+            where no features are named: the one that the data bring, which is a data set's own, or
+            schema.pbtxt in a folder.
         seed: makes the order of all passes reproducible; not together with `seed_fn`.
 
     Raises:
@@ -132,6 +137,8 @@ class KerasSequenceLoader(keras.utils.PyDataset):
         self._budget = (parse_buffer_size(buffer_size), parts_per_chunk)
         self.shuffle = bool(shuffle)
         self.drop_last = bool(drop_last)
+        if schema is None and feature_columns is None and cat_names is None and cont_names is None:
+            schema = schema_of(paths_or_dataset)
         self._source = open_source(paths_or_dataset, reader_kwargs)
         self._selection = select_columns(
             self._source.schema,
@@ -331,40 +338,25 @@ class KerasSequenceLoader(keras.utils.PyDataset):
 Loader = KerasSequenceLoader
 
 
-class KerasSequenceValidater(keras.callbacks.Callback):
-    """Evaluates the model on a loader after each epoch and adds the results to the logs as `val_<name>`.
-
-    Args:
-        dataloader: a `KerasSequenceLoader`, or anything else that `model.evaluate` takes.
-        verbose: passed to `model.evaluate`.
-    """
-
-    def __init__(self, dataloader: Any, verbose: int = 0):
-        super().__init__()
-        self.dataloader = dataloader
-        self.verbose = verbose
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        results = self.model.evaluate(self.dataloader, return_dict=True, verbose=self.verbose)
-        if logs is not None:
-            logs.update({f"val_{name}": value for name, value in results.items()})
-
-
 def sample_batch(
     loader_or_path: Any,
     batch_size: int | None = None,
     shuffle: bool = False,
     include_targets: bool = True,
+    prepare_features: bool = True,
     **loader_arguments: Any,
 ) -> Any:
     """One batch, for building a model or for looking at the data; a loader given here isn't advanced.
 
     Args:
         loader_or_path: a `KerasSequenceLoader` (its functions from `map` apply), or whatever one is made
-            from.
+            from: a data set, a table, a path.
         batch_size: rows of the batch; a loader's own batch size by default.
         shuffle: whether the rows are taken at random instead of from the beginning.
         include_targets: whether the labels come with the features, where there are labels.
+        prepare_features: True: features as a model takes them, scalars as (batch, 1) and lists as ragged
+            tensors. False: scalars as (batch,), and a ragged column as `<name>__values` and
+            `<name>__offsets`.
         **loader_arguments: further arguments for `KerasSequenceLoader`, where a path or data set was given.
 
     Returns:
@@ -389,4 +381,8 @@ def sample_batch(
     else:
         loader = KerasSequenceLoader(loader_or_path, batch_size, shuffle=shuffle, **loader_arguments)
     batch = loader._first_batch(loader._draw(shuffle))
-    return batch if include_targets or not isinstance(batch, tuple) else batch[0]
+    features, *rest = batch if isinstance(batch, tuple) else (batch,)
+    if not prepare_features:
+        lists = {plan.name for plan in loader._selection.plans if plan.is_list}
+        features = flatten_features(features, lists)
+    return (features, *rest) if rest and include_targets else features

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
@@ -14,6 +17,25 @@ def to_tensor(column: Column) -> tf.Tensor | tf.RaggedTensor:
         return tf.RaggedTensor.from_row_splits(column.values, column.row_splits, validate=False)
     values = column.values
     return tf.convert_to_tensor(values.reshape(-1, 1) if values.ndim == 1 else values)
+
+
+def flatten_features(features: Mapping[str, Any], lists: Collection[str]) -> dict[str, tf.Tensor]:
+    """Features as the older library's loader has them: one value a row as (rows,), a ragged list as two tensors.
+
+    Args:
+        features: from :func:`to_tensor`.
+        lists: names of columns that hold lists, padded or not; padded ones stay as they are.
+
+    Returns:
+        Per ragged column ``<name>__values`` and ``<name>__offsets``, per other column its tensor.
+    """
+    flat = {}
+    for name, tensor in features.items():
+        if isinstance(tensor, tf.RaggedTensor):
+            flat[f"{name}__values"], flat[f"{name}__offsets"] = tensor.values, tensor.row_splits
+        else:
+            flat[name] = tensor if name in lists or tensor.shape.rank != 2 else tf.squeeze(tensor, axis=1)
+    return flat
 
 
 def device_name(device: int | str | None) -> str:

@@ -16,7 +16,7 @@ from merlin_models.layers import EmbeddingBag, EmbeddingBagCollection
 from merlin_models.models.objective import Objective
 from merlin_models.optimizers import EmbeddingOptimizer, RowSparseTraining, row_sparse_of, with_row_sparse
 from merlin_models.schema import Schema
-from merlin_models.tasks import ParallelPredictionBlock, PredictionTask, tasks_of
+from merlin_models.tasks import ParallelPredictionBlock, PredictionTask, computing_loss, tasks_of
 
 
 @register
@@ -170,7 +170,7 @@ class Model(RowSparseTraining, SymbolicBuild, keras.Model):
                 raise ValueError("embedding_optimizer must not be 'dense' where the optimizer is a RowSparse.")
         elif self._has_tables():
             optimizer = with_row_sparse(optimizer, rule)
-        objective = Objective(self.prediction_tasks, loss, loss_weights, metrics, weighted_metrics)
+        objective = Objective(self.prediction_tasks, loss, loss_weights, metrics, weighted_metrics, self.schema)
         super().compile(
             optimizer=optimizer,
             run_eagerly=run_eagerly,
@@ -185,6 +185,14 @@ class Model(RowSparseTraining, SymbolicBuild, keras.Model):
         layers = self._flatten_layers(include_self=False)
         return any(isinstance(layer, EmbeddingBag | EmbeddingBagCollection) for layer in layers)
 
+    def train_step(self, data: Any) -> dict[str, Any]:
+        with computing_loss():
+            return super().train_step(data)
+
+    def test_step(self, data: Any) -> dict[str, Any]:
+        with computing_loss():
+            return super().test_step(data)
+
     def compute_loss(
         self,
         x: Any = None,
@@ -198,7 +206,7 @@ class Model(RowSparseTraining, SymbolicBuild, keras.Model):
         for loss in self.losses:
             loss = ops.sum(ops.cast(loss, keras.config.floatx()))
             regularization = regularization + self._aggregate_additional_loss(loss)
-        return self._objective.compute_loss(y, y_pred, sample_weight, regularization)
+        return self._objective.compute_loss(x, y, y_pred, sample_weight, regularization, training)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         self._objective.update_metrics(y, y_pred, sample_weight)

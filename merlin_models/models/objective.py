@@ -8,7 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from merlin_models.tasks.base import MetricTemplates, PredictionTask, as_loss
+from merlin_models.schema import Schema
+from merlin_models.tasks.base import MetricTemplates, PredictionTask, TaskStep
 
 
 class Objective:
@@ -23,6 +24,7 @@ class Objective:
         loss_weights: dictionary task -> weight; 1 where there is none.
         metrics: a list for all tasks, or a dictionary task -> list; tasks without one use their own.
         weighted_metrics: the same, for metrics that sample weights apply to; none by default.
+        schema: of the model's features, for tasks that read some themselves.
 
     Attributes:
         arguments: the above but ``tasks``, as given, for saving.
@@ -35,8 +37,9 @@ class Objective:
         loss_weights: Mapping[str, float] | None = None,
         metrics: Any = None,
         weighted_metrics: Any = None,
+        schema: Schema | None = None,
     ):
-        self.tasks = list(tasks)
+        self.tasks, self._schema = list(tasks), schema
         self.arguments = {
             "loss": loss,
             "loss_weights": loss_weights,
@@ -48,7 +51,7 @@ class Objective:
         plain = self._for_tasks("metrics", metrics)
         weighted = self._for_tasks("weighted_metrics", weighted_metrics)
         self._losses = [
-            task.loss if own is None else as_loss(own) for task, own in zip(self.tasks, losses, strict=True)
+            task.loss if own is None else task.as_loss(own) for task, own in zip(self.tasks, losses, strict=True)
         ]
         self._weights = [1.0 if weight is None else float(weight) for weight in weights]
         self._plain = [
@@ -77,14 +80,20 @@ class Objective:
         ]
         return [self._loss, *self._task_losses, *own, self._regularization, self._total]
 
-    def compute_loss(self, y: Any, y_pred: Any, sample_weight: Any, regularization: Any) -> Any:
+    def compute_loss(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any, regularization: Any, training: bool = True
+    ) -> Any:
         """The total loss, a scalar; keeps the means of its parts."""
         sums, counts = [], []
         for index, (task, target, prediction, weight) in enumerate(self._parts(y, y_pred, sample_weight)):
-            target, prediction = task.match(target, prediction)
-            value = self._losses[index](target, prediction, sample_weight=weight)
+            if task.has_own_loss:
+                step = TaskStep(x, self._schema, target, prediction, weight, training)
+                value = task.compute_loss(step, self._losses[index], self._plain[index], self._weighted[index])
+            else:
+                target, prediction = task.match(target, prediction)
+                value = self._losses[index](target, prediction, sample_weight=weight)
             sums.append(value * self._weights[index])
-            counts.append(ops.shape(prediction)[0])
+            counts.append(ops.shape(keras.tree.flatten(prediction)[0])[0])
             if self._task_losses:
                 self._task_losses[index].update_state(value, sample_weight=counts[-1])
         loss = sum(sums[1:], start=sums[0])
@@ -98,7 +107,10 @@ class Objective:
         return total
 
     def update_metrics(self, y: Any, y_pred: Any, sample_weight: Any) -> None:
+        """Updates the metrics of the tasks whose :meth:`compute_loss` does not."""
         for index, (task, target, prediction, weight) in enumerate(self._parts(y, y_pred, sample_weight)):
+            if task.has_own_loss:
+                continue
             target, prediction = task.match(target, prediction)
             for metric in self._plain[index]:
                 metric.update_state(target, prediction)

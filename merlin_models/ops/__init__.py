@@ -8,16 +8,34 @@ from merlin_models.ops.dot_interaction import dot_interaction, dot_interaction_r
 from merlin_models.ops.embedding_bag import embedding_bag, embedding_bag_reference
 from merlin_models.ops.embedding_bag_update import embedding_bag_update, embedding_bag_update_reference
 from merlin_models.ops.encode import encode_bags
+from merlin_models.ops.inbatch_softmax import InbatchSoftmax, inbatch_softmax, inbatch_softmax_reference
 from merlin_models.ops.lookup_interaction import lookup_interaction, why_not_fused
 from merlin_models.ops.lookups import Lookup, LookupOutput, record_lookups
+from merlin_models.ops.ragged import (
+    check_equal_lengths,
+    check_lengths,
+    is_ragged,
+    positions_in_rows,
+    ragged_where,
+    repeat_for_items,
+    row_lengths,
+    to_dense,
+    to_ragged,
+    to_sparse,
+    valid_positions,
+)
+from merlin_models.ops.sampled_softmax import sampled_softmax
 from merlin_models.ops.update_rule import Slot, UpdateRule
 
 __all__ = [
     "Bags",
+    "InbatchSoftmax",
     "Lookup",
     "LookupOutput",
     "Slot",
     "UpdateRule",
+    "check_equal_lengths",
+    "check_lengths",
     "dot_interaction",
     "dot_interaction_reference",
     "embedding_bag",
@@ -25,9 +43,21 @@ __all__ = [
     "embedding_bag_update",
     "embedding_bag_update_reference",
     "encode_bags",
+    "inbatch_softmax",
+    "inbatch_softmax_reference",
+    "is_ragged",
     "lookup_interaction",
+    "positions_in_rows",
+    "ragged_where",
     "raise_device_errors",
     "record_lookups",
+    "repeat_for_items",
+    "row_lengths",
+    "sampled_softmax",
     "to_bags",
+    "to_dense",
+    "to_ragged",
+    "to_sparse",
+    "valid_positions",
     "why_not_fused",
 ]

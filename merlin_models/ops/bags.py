@@ -62,7 +62,7 @@ def to_bags(ids: Any, weights: Any = None, padding_id: int | None = None, name: 
     elif isinstance(ids, tf.SparseTensor):
         if ids.shape.rank not in (2, None):
             raise ValueError(f"Sparse ids of feature '{name}' must have rank 2. Received shape: {ids.shape}")
-        values, row_splits = ids.values, _splits_of_sparse(ids)
+        values, row_splits = ids.values, splits_of_sparse(ids)
         if isinstance(weights, tf.SparseTensor):
             weights = weights.values
     elif isinstance(ids, tuple | list) and len(ids) == 2 and _is_array(ids[0]):
@@ -116,7 +116,7 @@ def _is_array(value: Any) -> bool:
     return (hasattr(value, "shape") and len(value.shape) > 0) or isinstance(value, list | tuple)
 
 
-def _splits_of_sparse(ids: tf.SparseTensor) -> tf.Tensor:
+def splits_of_sparse(ids: tf.SparseTensor) -> tf.Tensor:
     """Bag b begins at the first entry whose row index is at least b."""
     rows = tf.range(ids.dense_shape[0] + 1, dtype=tf.int64)
     return tf.searchsorted(ids.indices[:, 0], rows, out_type=tf.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -25,6 +26,26 @@ def parse_text(text: str) -> schema_pb2.Schema:
         return text_format.Parse(text, schema_pb2.Schema(), allow_unknown_field=True)
     except text_format.ParseError as error:
         raise ValueError(f"The schema must be a tensorflow-metadata Schema in text format. {error}") from error
+
+
+def parse_json(text: str) -> schema_pb2.Schema:
+    """Parses a schema in JSON; fields that this version does not know are skipped.
+
+    Raises:
+        ValueError: if the text is no schema.
+    """
+    try:
+        content = json.loads(text)
+        for feature in content.get("feature", []):
+            annotation = feature.get("annotation", {})
+            for key in {"extraMetadata", "extra_metadata"} & set(annotation):
+                annotation[key] = [
+                    metadata if "@type" in metadata else {"@type": _STRUCT_URL, "value": metadata}
+                    for metadata in annotation[key]
+                ]
+        return json_format.ParseDict(content, schema_pb2.Schema(), ignore_unknown_fields=True)
+    except (json.JSONDecodeError, json_format.ParseError) as error:
+        raise ValueError(f"The schema must be a tensorflow-metadata Schema in JSON. {error}") from error
 
 
 def column_from_proto(feature: schema_pb2.Feature) -> ColumnSchema:

@@ -249,10 +249,17 @@ class Schema:
 
     @_FromAnywhere
     def from_json(cls, text: str | os.PathLike) -> Schema:
-        """Reads the JSON form of the protocol buffer, from a path or from the text itself."""
+        """Reads the JSON form of the protocol buffer, from a path or from the text itself.
+
+        The older library's files, with extra metadata that does not name its type, are read too.
+
+        Raises:
+            FileNotFoundError: if the argument looks like a path and no such file exists.
+            ValueError: if the text is no schema.
+        """
         if isinstance(text, os.PathLike) or not str(text).lstrip().startswith("{"):
             text = pathlib.Path(text).read_text()
-        message = json_format.Parse(text, schema_pb2.Schema(), ignore_unknown_fields=True)
+        message = proto.parse_json(text)
         return cls(proto.column_from_proto(feature) for feature in message.feature)
 
     def _to_message(self) -> schema_pb2.Schema:

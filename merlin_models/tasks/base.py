@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import keras
 from keras import ops
@@ -16,12 +18,53 @@ from merlin_models.blocks.symbolic import rank_of
 from merlin_models.schema import ColumnSchema, Schema, Tags
 
 
+class TaskStep(NamedTuple):
+    """What a task with a loss of its own gets of a step of training or evaluation.
+
+    Attributes:
+        features: the model's inputs, as they came.
+        schema: of the features that the model reads, or None.
+        targets: of this task, or None.
+        outputs: of the task's ``call``.
+        sample_weight: for this task, or None.
+        training: whether it is a step of training.
+    """
+
+    features: Any
+    schema: Schema | None
+    targets: Any
+    outputs: Any
+    sample_weight: Any
+    training: bool
+
+
+_computing = threading.local()
+
+
+@contextlib.contextmanager
+def computing_loss() -> Iterator[None]:
+    """While active, tasks with a loss of their own return what it is computed from, instead of predictions.
+
+    The steps of ``Model.fit`` and ``Model.evaluate`` run in it.
+    """
+    before = is_computing_loss()
+    _computing.active = True
+    try:
+        yield
+    finally:
+        _computing.active = before
+
+
+def is_computing_loss() -> bool:
+    return getattr(_computing, "active", False)
+
+
 @register
 class PredictionTask(Block):
     """Predicts one target.
 
     Subclasses set ``default_loss``, ``default_metrics`` and ``target_tag``, and write ``make_head``, or
-    ``call``.
+    ``call``. Those whose loss is no function of targets and predictions set ``has_own_loss`` and write ``compute_loss``.
 
     Args:
         target_name: name of the target, its ``ColumnSchema``, or a ``Schema`` with exactly one column of the
@@ -33,6 +76,7 @@ class PredictionTask(Block):
         metrics: Keras metrics: objects, which are copied, their classes or names.
     """
 
+    has_own_loss: ClassVar[bool] = False
     default_loss: ClassVar[str] = ""
     default_metrics: ClassVar[tuple[Any, ...]] = ()
     target_tag: ClassVar[Tags] = Tags.TARGET
@@ -50,7 +94,7 @@ class PredictionTask(Block):
         self.target_name = self._name_of(target_name)
         self._given_task_name = task_name
         self.task_block = task_block
-        self.loss = as_loss(self.default_loss if loss is None else loss)
+        self.loss = self.as_loss(self.default_loss if loss is None else loss)
         self.metric_templates = MetricTemplates(self.default_metrics if metrics is None else metrics)
         self.head = self.make_head()
 
@@ -107,6 +151,22 @@ class PredictionTask(Block):
                 f"or that without the last axis. Received: {shapes[0]}"
             )
         return targets, predictions
+
+    def as_loss(self, loss: Any) -> keras.losses.Loss:
+        """A loss object from what users may give: an object, a class, a name, a config or a function."""
+        return as_loss(loss)
+
+    def compute_loss(
+        self, step: TaskStep, loss: keras.losses.Loss, metrics: Sequence[Any], weighted_metrics: Sequence[Any]
+    ) -> Any:
+        """The loss of a step, a scalar, where ``has_own_loss``; updates the metrics from the same numbers.
+
+        Args:
+            step: what is known of the batch. Its outputs are what ``call`` returned within :func:`computing_loss`.
+            loss: the task's, or the one that ``compile`` was given.
+            metrics, weighted_metrics: Keras metrics; sample weights apply to the second.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define compute_loss(), as it has a loss of its own.")
 
     def create_metrics(self) -> list[keras.metrics.Metric]:
         """New metrics, named ``<task_name>/<metric>``."""
@@ -193,7 +253,7 @@ class MetricTemplates:
 
 def _as_metric(metric: Any) -> keras.metrics.Metric:
     if inspect.isclass(metric) and issubclass(metric, keras.metrics.Metric):
-        return metric(name=snake_case(metric.__name__))
+        return metric() if _named_by_arguments(metric) else metric(name=snake_case(metric.__name__))
     found = keras.metrics.get(metric)
     if isinstance(found, keras.metrics.Metric):
         return found
@@ -205,5 +265,11 @@ def _as_metric(metric: Any) -> keras.metrics.Metric:
 def _renamed(metric: keras.metrics.Metric, prefix: str) -> keras.metrics.Metric:
     default = snake_case(type(metric).__name__)
     # Keras numbers the names that it makes itself: auc, auc_1, ...
-    own = default if re.fullmatch(rf"{default}_\d+", metric.name) else metric.name
+    numbered = re.fullmatch(rf"{default}_\d+", metric.name) and not _named_by_arguments(metric)
+    own = default if numbered else metric.name
     return type(metric).from_config({**metric.get_config(), "name": f"{prefix}/{own}"})
+
+
+def _named_by_arguments(metric: Any) -> bool:
+    """Whether a number at the end of the name is an argument's, as in ``recall_at_10``."""
+    return getattr(metric, "named_by_arguments", False)

@@ -6,9 +6,21 @@ import keras
 import numpy as np
 import pytest
 
-from merlin_models.blocks import AGGREGATIONS, Aggregation, ConcatFeatures, NoOp, Registry, TabularBlock
+from merlin_models.blocks import (
+    AGGREGATIONS,
+    AddLeft,
+    Aggregation,
+    ConcatFeatures,
+    ElementwiseSumItemMulti,
+    NoOp,
+    ParallelBlock,
+    Registry,
+    TabularBlock,
+)
 from merlin_models.blocks.aggregation import get_aggregation
+from merlin_models.schema import ColumnSchema, Schema, Tags
 
+ITEM = Schema([ColumnSchema("b", tags=(Tags.ITEM_ID,)), ColumnSchema("a", tags=(Tags.ITEM,))])
 INPUTS = {"b": np.array([[3.0, 4.0], [0.0, -2.0]]), "a": np.array([[1.0, 2.0], [5.0, 1.0]])}
 BY_HAND = {
     "concat": [[1, 2, 3, 4], [5, 1, 0, -2]],  # a before b
@@ -23,7 +35,7 @@ BY_HAND = {
 
 
 def test_every_name_has_a_row_in_the_table():
-    assert sorted(BY_HAND) == AGGREGATIONS.names
+    assert sorted([*BY_HAND, "add-left", "element-wise-sum-item-multi"]) == AGGREGATIONS.names  # these two: see below
 
 
 @pytest.mark.parametrize("name", BY_HAND)
@@ -56,7 +68,7 @@ def test_as_a_blocks_aggregation():
 
 
 def test_unknown_name_lists_the_known_ones():
-    with pytest.raises(KeyError, match=r"must be one of \['concat', 'cosine'.*Received: 'average'"):
+    with pytest.raises(KeyError, match=r"must be one of \['add-left', 'concat', 'cosine'.*Received: 'average'"):
         TabularBlock(aggregation="average")
     with pytest.raises(TypeError, match="must be a name, an Aggregation or None"):
         TabularBlock(aggregation=NoOp())
@@ -84,6 +96,53 @@ def test_wrong_inputs():
         get_aggregation("cosine")({"a": np.ones((2, 3))})
     with pytest.raises(NotImplementedError, match="must define combine"):
         Aggregation()(INPUTS)
+
+
+def test_add_left():
+    bias = {"bias": np.array([[10.0], [20.0]])}
+    np.testing.assert_array_equal(get_aggregation("add-left")({**INPUTS, **bias})["b"], [[13, 14], [20, 18]])
+    np.testing.assert_array_equal(AddLeft("a")(INPUTS), BY_HAND["sum"])  # one other input: a tensor
+    with pytest.raises(ValueError, match=r"must have 'bias' and something to add it to. Received: \['a', 'b'\]"):
+        AddLeft()(INPUTS)
+    with pytest.raises(ValueError, match=r"Received: \['bias'\]"):
+        AddLeft()(bias)
+
+
+def test_add_left_projects_another_width():
+    aggregation = AddLeft("a")
+    wide = {"a": np.array([[1.0, 2.0, 3.0]]), "b": np.array([[5.0, 6.0]])}
+    aggregation(wide)
+    aggregation.set_weights([np.array([[1.0], [10.0], [100.0]]), np.array([1000.0])])
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(aggregation))
+    again.build({name: value.shape for name, value in wide.items()})
+    again.set_weights(aggregation.get_weights())
+    for each in (aggregation, again):
+        np.testing.assert_array_equal(each(wide), [[1326, 1327]])
+
+
+def test_item_id_times_the_sum_of_the_rest():
+    inputs = {**INPUTS, "c": np.array([[1.0, 1.0], [1.0, 2.0]])}
+    expected = [[3 * (1 + 1), 4 * (2 + 1)], [0, -2 * (1 + 2)]]
+    aggregation = ElementwiseSumItemMulti(ITEM)
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(aggregation))
+    in_block = TabularBlock(schema=ITEM, aggregation="element-wise-sum-item-multi")
+    branches = {name: TabularBlock(schema=Schema([ITEM[name]])) for name in "ab"}
+    of_branches = ParallelBlock(branches, aggregation="element-wise-sum-item-multi")
+    for block in (aggregation, again, in_block):
+        np.testing.assert_array_equal(block(inputs), expected)
+    np.testing.assert_array_equal(of_branches(INPUTS), BY_HAND["elementwise-multiply"])
+
+
+def test_item_id_must_be_known_and_there():
+    with pytest.raises(ValueError, match="schema must be given to ElementwiseSumItemMulti"):
+        get_aggregation("element-wise-sum-item-multi")(INPUTS)
+    with pytest.raises(ValueError, match=r"must have one column tagged item_id .* Received: \[\]"):
+        ElementwiseSumItemMulti(ITEM.select_by_name("a"))
+    for inputs in ({"a": INPUTS["a"]}, {"b": INPUTS["b"]}):
+        with pytest.raises(ValueError, match="must have the item id 'b' and something else"):
+            ElementwiseSumItemMulti(ITEM)(inputs)
+    with pytest.raises(ValueError, match="must have equal shapes"):
+        ElementwiseSumItemMulti(ITEM)({"a": np.ones((2, 3)), "b": np.ones((2, 1))})
 
 
 def test_registry_refuses_a_taken_name():

@@ -18,6 +18,7 @@ from merlin_models.blocks import (
     ResidualBlock,
     SequentialBlock,
     TabularBlock,
+    right_shift_layer,
 )
 from merlin_models.schema import ColumnSchema, Schema, Tags
 
@@ -65,7 +66,18 @@ def test_right_shift_connects_our_blocks_and_plain_layers():
     with pytest.raises(TypeError):
         keras.layers.ReLU() >> keras.layers.ReLU()
     with pytest.raises(TypeError, match="must be Keras layers"):
-        Affine().connect("relu")
+        Affine().connect(3)
+
+
+def test_names_on_the_left_are_a_filter():
+    inputs = {"a": X, "b": X + 1, "c": X + 2}
+    for block in (["a", "c"] >> TabularBlock(aggregation="sum"), right_shift_layer(Affine(1, 1), Filter("b"))):
+        assert isinstance(block[0], Filter)
+    np.testing.assert_array_equal((["a", "c"] >> TabularBlock(aggregation="sum"))(inputs), 2 * X + 2)
+    both_of_keras = right_shift_layer(keras.layers.ReLU(), keras.layers.Rescaling(-1.0))
+    np.testing.assert_array_equal(both_of_keras(X), [[0.0, 2.0]])
+    with pytest.raises(TypeError, match="must be Keras layers"):
+        right_shift_layer(Affine(), 3)
 
 
 def test_sequence_is_a_sequence():
@@ -174,6 +186,56 @@ def test_connect_branch():
     assert list(named(X)) == ["deep"]
 
 
+def test_connect_branch_with_the_rest():
+    inputs = {"a": X, "b": X + 1, "c": X + 2}
+    branches = {"first": MLPBlock([2], filter="a", activation=None, kernel_initializer="ones"), "b": Filter("b")}
+    out = NoOp().connect_branch(branches, add_rest=True)(inputs)
+    np.testing.assert_array_equal(out["first"], [[-1, -1]])
+    assert sorted(out) == ["b", "c", "first"]
+    schema = Schema([ColumnSchema.create_continuous("a"), ColumnSchema.create_continuous("b")])
+    assert sorted(NoOp().connect_branch(TabularBlock(schema=schema), add_rest=True)(inputs)) == ["a", "b", "c"]
+    with pytest.raises(ValueError, match=r"must have a schema or begin with a Filter.* Received: '1'"):
+        NoOp().connect_branch(Filter("a"), MLPBlock([2]), add_rest=True)
+    with pytest.raises(ValueError, match=r"must have something beside \['a', 'b', 'c'\]"):
+        NoOp().connect_branch(Filter(["a", "b", "c"]), add_rest=True)(inputs)
+
+
+def test_branches_without_inputs_are_left_out():
+    schemas = {name: Schema([ColumnSchema.create_continuous(name)]) for name in "abc"}
+    make = {name: ContinuousFeatures(schema=schema) for name, schema in schemas.items()}
+    block = ParallelBlock(make)
+    assert sorted(block({"a": X, "c": X, "other": X})) == ["a", "c"]
+    assert sorted(block({"b": X})) == ["b"]
+    with pytest.raises(ValueError, match=r"must have a column of a branch, \['a', 'b', 'c'\]. Received: \['other'\]"):
+        block({"other": X})
+    for strict in (ParallelBlock(make, automatic_pruning=False), ParallelBlock(make, is_input=True)):
+        with pytest.raises(ValueError, match=r"missing: \['b'\]"):
+            strict({"a": X, "c": X})
+
+
+def test_strict_takes_dictionaries_only():
+    with pytest.raises(TypeError, match=r"a strict ParallelBlock must be a dictionary\. Received: KerasTensor"):
+        ParallelBlock({"a": NoOp()}, strict=True)(X)
+
+
+def test_names_of_branches():
+    one, two = Affine(name="one"), Affine(name="two")
+    assert list(ParallelBlock(one, two, use_layer_name=True)) == ["one", "two"]
+    with pytest.raises(ValueError, match=r"Names of branches must be unique. Received: \['one', 'one'\]"):
+        ParallelBlock(one, one, use_layer_name=True)
+    block = ParallelBlock({"one": one})
+    block.add_branch("two", two)
+    assert list(block(X)) == ["one", "two"]
+    for name, branch, error, message in [
+        ("three", two, ValueError, "before the block is built. Received: 'three'"),
+        ("two", two, ValueError, "must be unique. Received again: 'two'"),
+        ("three", 3, TypeError, "must be a Keras layer. Received: 3"),
+    ]:
+        fresh = block if "built" in message else ParallelBlock({"one": one, "two": two})
+        with pytest.raises(error, match=message):
+            fresh.add_branch(name, branch)
+
+
 def test_residual():
     np.testing.assert_array_equal(ResidualBlock(Affine(2))(X), 3 * X)
     np.testing.assert_array_equal(Affine(2).connect_with_residual(Affine(1, 1), "relu")(X), [[5, 0]])
@@ -253,6 +315,7 @@ def test_select_by_name_looks_below():
         lambda: Affine(2).connect_branch(MLPBlock([2]), Affine(3), aggregation="stack"),
         lambda: ParallelBlock({"b": Affine(2), "a": NoOp()}, pre=Affine(3), post=Filter("a", exclude=True)),
         lambda: Affine().as_tabular("x").connect(Filter("x"), DebugBlock(), TabularBlock(aggregation="concat")),
+        lambda: ParallelBlock(NoOp(), automatic_pruning=False),
         lambda: ParallelBlock(NoOp(), schema=Schema([ColumnSchema.create_continuous("a")]), is_input=True),
     ],
 )

@@ -22,7 +22,7 @@ FLAGS = [
 ]
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma", "-mf16c"]
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
-OPS = ["embedding_bag", "dot_interaction"]
+OPS = ["embedding_bag", "dot_interaction", "inbatch_softmax"]
 
 
 def _flags(source: pathlib.Path) -> list[str]:

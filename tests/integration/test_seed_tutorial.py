@@ -129,3 +129,30 @@ def test_genres_are_the_mean_of_the_ids_that_are_there(schema):
 
     expected = (embedded([3]) + embedded([5])) / 2
     np.testing.assert_allclose(embedded([3, 5, 0, 0]), expected, rtol=1e-6, atol=1e-7)
+
+
+def test_two_towers(folder):
+    schema = Schema().from_proto_text(os.path.join(folder, "train/schema.pbtxt"))
+    schema = schema.remove_by_name(["rating", "title"])
+    train_loader = get_dataloader(glob.glob(os.path.join(folder, "train/*.parquet")), batch_size=512)
+
+    keras.utils.set_random_seed(5)
+    two_tower = ml.TwoTowerBlock(schema, query_tower=ml.MLPBlock([512, 256]))
+    model = two_tower.connect(ml.ItemRetrievalTask(softmax_temperature=2))
+    output = model(train_loader.peek()[0])
+    assert output.shape == (512, 1)
+
+    model.compile(optimizer="adam", run_eagerly=False)
+    num_epochs = 8
+    losses = model.fit(train_loader, epochs=num_epochs, verbose=0)
+    assert len(losses.epoch) == num_epochs
+    assert all(measure >= 0 for metric in losses.history for measure in losses.history[metric])
+    assert losses.history["loss"][-1] < losses.history["loss"][0]
+    recall = losses.history["item_retrieval_task/recall_at_10"]
+    assert recall[-1] > 1.5 * recall[0]
+
+    assert model[0] is two_tower
+    user_model = model[0]["query"]
+    user_id = tf.constant([[3], [5]])
+    assert user_model(user_id).shape == (2, 256)
+    np.testing.assert_array_equal(user_model(user_id), user_model({"userId": user_id}))

@@ -265,6 +265,21 @@ def test_sample_batch_of_data():
         sample_batch(small_table())
 
 
+def test_sample_batch_without_preparation():
+    loader = load(3, label_names=["clicked"], sparse_names=["genres"], sparse_max={"genres": 3})
+    features, labels = sample_batch(loader, prepare_features=False)
+    assert set(features) == {"user", "item", "genres__values", "genres__offsets", "age", "watched"}
+    assert features["item"].numpy().tolist() == [1, 2, 3]
+    assert features["genres__values"].numpy().tolist() == [7, 8, 9]
+    assert features["genres__offsets"].numpy().tolist() == [0, 2, 2, 3]
+    assert labels.shape == (3, 1)
+    dense = {"sparse_names": ["genres"], "sparse_max": {"genres": 1}, "sparse_as_dense": True}
+    one_each = small_table().slice(4)
+    features = sample_batch(one_each, batch_size=1, prepare_features=False, **dense)
+    assert features["genres"].numpy().tolist() == [[4]]
+    assert features["age"].shape == (1,)
+
+
 def test_sample_batch_leaves_the_order_alone():
     loader = load(2, shuffle=True, seed=5)
     sample_batch(loader, shuffle=True)

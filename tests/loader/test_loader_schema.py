@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from loader_data import small_table
 
+from merlin_models.loader.dataset import Dataset
 from merlin_models.loader.tensorflow import KerasSequenceLoader
 
 schema_module = pytest.importorskip("merlin_models.schema")
@@ -43,3 +44,59 @@ def test_schema_column_that_the_data_lack():
     schema = Schema([ColumnSchema("movie", tags=[Tags.CATEGORICAL])])
     with pytest.raises(ValueError, match=r"must be among the columns \['user'.*Received: \['movie'\]"):
         KerasSequenceLoader(small_table(), 2, schema=schema)
+
+
+def test_vectors_are_features():
+    schema = Schema([*make_schema(), ColumnSchema("user", tags=[Tags.EMBEDDING])])
+    loader = KerasSequenceLoader(small_table(), 2, schema=schema)
+    assert loader.feature_names == ["item", "genres", "age", "user"]
+    assert (loader.cat_names, loader.cont_names) == (["item", "genres"], ["age"])
+
+
+def test_a_data_set_brings_its_schema():
+    loader = KerasSequenceLoader(Dataset(small_table(), make_schema()), 2, shuffle=False)
+    assert loader.feature_names == ["item", "genres", "age"]
+    assert loader.label_names == ["clicked"]
+    features, labels = loader.peek()
+    assert features["item"].numpy().tolist() == [[1], [2]]
+    assert labels.numpy().tolist() == [[1], [0]]
+    named = KerasSequenceLoader(Dataset(small_table(), make_schema()), 2, cat_names=["user"])
+    assert (named.feature_names, named.label_names) == (["user"], [])
+    assert KerasSequenceLoader(Dataset(small_table(), make_schema()), 2, label_names=[]).label_names == []
+
+
+def test_a_folder_brings_its_schema(tmp_path):
+    Dataset(small_table(), make_schema()).to_parquet(tmp_path / "train")
+    loader = KerasSequenceLoader(tmp_path / "train", 2)
+    assert (loader.feature_names, loader.label_names) == (["item", "genres", "age"], ["clicked"])
+    assert KerasSequenceLoader(str(tmp_path / "train" / "*.parquet"), 2).label_names == []
+    (tmp_path / "train" / "schema.pbtxt").write_text("")  # says nothing about features
+    assert len(KerasSequenceLoader(tmp_path / "train", 2).feature_names) == 6
+
+
+def test_a_merlin_data_set_brings_its_schema():
+    merlin_io = pytest.importorskip("merlin.io", reason="needs merlin-core")
+    import merlin.schema as theirs
+
+    data = merlin_io.Dataset(small_table().to_pandas())
+    assert len(KerasSequenceLoader(data, 2).feature_names) == 6  # no column is tagged
+    schema = data.schema
+    schema["item"] = schema["item"].with_tags([theirs.Tags.CATEGORICAL, theirs.Tags.ITEM_ID])
+    schema["clicked"] = schema["clicked"].with_tags(theirs.Tags.TARGET)
+    data.schema = schema
+    loader = KerasSequenceLoader(data, 2)
+    assert (loader.cat_names, loader.label_names) == (["item"], ["clicked"])
+
+
+def test_data_set_of_rows(tmp_path):
+    data = Dataset(small_table(), make_schema())
+    assert (data.num_rows, len(data), len(data.head(2))) == (5, 5, 2)
+    assert data.compute()["item"].tolist() == data.to_pandas()["item"].tolist() == [1, 2, 3, 4, 5]
+    assert data.to_parquet(tmp_path / "a" / "b") == tmp_path / "a" / "b"
+    assert Schema.load(tmp_path / "a" / "b") == data.schema
+    with pytest.raises(ValueError, match=r"table must have all columns of the schema. Received: none of \['movie'\]"):
+        Dataset(small_table(), Schema(["movie"]))
+    with pytest.raises(TypeError, match=r"table must be a pyarrow.Table. Received: DataFrame"):
+        Dataset(small_table().to_pandas(), make_schema())
+    with pytest.raises(TypeError, match=r"schema must be a merlin_models.schema.Schema. Received: dict"):
+        Dataset(small_table(), {})

@@ -104,5 +104,5 @@ def test_saving(tmp_path):
 
 
 def test_branches_of_tasks_take_no_aggregation():
-    with pytest.raises(ValueError, match="post and aggregation must be None"):
+    with pytest.raises(ValueError, match="post, aggregation and add_rest"):
         ml.InputBlock(schema).connect_branch(*tasks(), aggregation="concat")

@@ -249,3 +249,18 @@ def test_old_import_name():
 def test_import_is_light(run_python):
     code = "import sys, merlin_models.schema; assert not {'tensorflow', 'keras'} & set(sys.modules)"
     run_python(code)
+
+
+def test_json_of_the_older_library():
+    """Its extra metadata do not name their type."""
+    text = """{"feature": [{"name": "genres", "type": "INT",
+        "intDomain": {"name": "genres", "max": "18", "isCategorical": true},
+        "annotation": {"tag": ["item"], "extraMetadata": [{"is_list": true, "dtype_item_size": 32.0}]}}]}"""
+    column = Schema().from_json(text)["genres"]
+    assert column.is_list
+    assert column.cardinality == 19
+    assert column.dtype == np.int32
+    with pytest.raises(ValueError, match="The schema must be a tensorflow-metadata Schema in JSON"):
+        Schema().from_json('{"feature": 3')
+    with pytest.raises(ValueError, match="The schema must be a tensorflow-metadata Schema in JSON"):
+        Schema().from_json('{"feature": [{"name": []}]}')

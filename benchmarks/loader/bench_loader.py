@@ -1,0 +1,38 @@
+"""Loaders: one shuffled epoch over MovieLens-shaped Parquet with a list column, to tensors of TensorFlow."""
+
+from __future__ import annotations
+
+import importlib
+
+from benchmarks.harness import Provider
+from benchmarks.loader.loader_problem import Case, LoaderProblem, check
+
+__all__ = ["ABLE", "CASES", "DEFAULT_CASES", "NAME", "OPTIMIZERS", "PROVIDERS", "check", "load_provider", "traffic"]
+
+NAME = "loader"
+OPTIMIZERS = ()
+ABLE = ("forward",)  # a call is an epoch
+
+_ALL = [
+    Case("loader_5m_b4096", 5_000_000, 4_096, ("cpu",)),
+    Case("loader_5m_b65536", 5_000_000, 65_536, ("cpu",)),
+    Case("loader_20k_b256", 20_000, 256, ("smoke",)),
+]
+CASES = {case.name: case for case in _ALL}
+DEFAULT_CASES = {"cpu": ("cpu",), "cuda": ()}
+
+PROVIDERS = {
+    "merlin_tf": "benchmarks.loader.loaders:Merlin",
+    "merlin_dataloader": "benchmarks.loader.loaders:MerlinDataloader",
+}
+
+
+def load_provider(name: str) -> Provider:
+    """A fresh provider by its name."""
+    module, attribute = PROVIDERS[name].split(":")
+    return getattr(importlib.import_module(module), attribute)()
+
+
+def traffic(problem: LoaderProblem, mode: str, optimizer: str) -> tuple[int, int]:
+    """Bytes of the tensors of an epoch. Rows a second are ``rows`` in a row's config over the time of a call."""
+    return problem.nbytes, problem.nbytes

@@ -1,0 +1,19 @@
+"""Prediction: what a block that changes features and targets together returns."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+
+class Prediction(NamedTuple):
+    """Features or predictions, with the targets and sample weights that belong to them.
+
+    Attributes:
+        outputs: features, or predictions.
+        targets: a tensor, a dictionary target -> tensor, or None.
+        sample_weight: the same, for weights.
+    """
+
+    outputs: Any
+    targets: Any = None
+    sample_weight: Any = None

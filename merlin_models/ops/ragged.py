@@ -1,0 +1,137 @@
+"""Lists of different lengths in one form or another: ragged, padded, sparse, pairs of tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from merlin_models.ops.bags import splits_of_sparse
+
+
+def is_ragged(x: Any) -> bool:
+    """Whether this is a ``tf.RaggedTensor``."""
+    return isinstance(x, tf.RaggedTensor)
+
+
+def to_ragged(x: Any, lengths: Any = None, name: str = "input") -> tf.RaggedTensor:
+    """Lists in any form as a ``tf.RaggedTensor`` (batch, None, ...).
+
+    Args:
+        x: one of
+            a ragged tensor, which is returned as it is;
+            a ``tf.SparseTensor`` (batch, width) in row-major order, each of whose entries is an item;
+            a pair ``(values, row_splits)`` of rank 1, or ``(values, row_lengths)`` of shapes (n, 1) and (batch, 1), which is
+            how NVTabular's loader gave lists;
+            a tensor (batch, length, ...), padded on the right.
+        lengths: of the lists of a padded tensor, (batch,). Zeros at the end of a list are its padding if None.
+        name: for error messages.
+
+    Raises:
+        ValueError: for a tensor of rank 1, or a pair of other shapes.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from merlin_models.ops import to_ragged
+        >>> to_ragged(tf.constant([[1, 2, 0], [0, 3, 0]])).to_list()
+        [[1, 2], [0, 3]]
+    """
+    if isinstance(x, tf.RaggedTensor):
+        return x
+    if isinstance(x, tf.SparseTensor):
+        return tf.RaggedTensor.from_row_splits(x.values, splits_of_sparse(x), validate=False)
+    if isinstance(x, tuple | list) and len(x) == 2:
+        return _ragged_of_pair(tf.convert_to_tensor(x[0]), tf.convert_to_tensor(x[1]), name)
+    x = tf.convert_to_tensor(x)
+    if x.shape.rank is not None and x.shape.rank < 2:
+        raise ValueError(f"Lists of '{name}' must have the shape (batch, length, ...). Received shape: {x.shape}")
+    if lengths is None:
+        if x.shape.rank == 2:
+            return tf.RaggedTensor.from_tensor(x, padding=tf.zeros((), x.dtype), row_splits_dtype=tf.int64)
+        raise ValueError(f"lengths must be given for '{name}', whose items are vectors. Received shape: {x.shape}")
+    return tf.RaggedTensor.from_tensor(x, lengths=tf.cast(lengths, tf.int64), row_splits_dtype=tf.int64)
+
+
+def _ragged_of_pair(values: tf.Tensor, rows: tf.Tensor, name: str) -> tf.RaggedTensor:
+    if values.shape.rank == 1 and rows.shape.rank == 1:
+        return tf.RaggedTensor.from_row_splits(values, tf.cast(rows, tf.int64), validate=False)
+    if values.shape.rank == 2 and rows.shape.rank == 2 and values.shape[1] in (1, None) and rows.shape[1] in (1, None):
+        lengths = tf.cast(tf.reshape(rows, [-1]), tf.int64)
+        return tf.RaggedTensor.from_row_lengths(tf.reshape(values, [-1]), lengths, validate=False)
+    raise ValueError(
+        f"'{name}' as a pair must be (values, row_splits) of rank 1, or (values, row_lengths) of shapes (n, 1) and "
+        f"(batch, 1). Received shapes: {values.shape} and {rows.shape}"
+    )
+
+
+def to_dense(x: Any, max_length: int | None = None, name: str = "input") -> tf.Tensor:
+    """Lists in any form that :func:`to_ragged` takes, padded with zeros on the right: (batch, length, ...).
+
+    Args:
+        x: the lists; a dense tensor is returned as it is.
+        max_length: length of the result: longer lists lose what is behind it. That of the longest list if None.
+        name: for error messages.
+    """
+    if not isinstance(x, tf.RaggedTensor | tf.SparseTensor | tuple | list):
+        return tf.convert_to_tensor(x)
+    ragged = to_ragged(x, name=name)
+    shape = None if max_length is None else [None, max_length, *ragged.shape[2:]]
+    return ragged.to_tensor(shape=shape)
+
+
+def to_sparse(x: Any, name: str = "input") -> tf.SparseTensor:
+    """Lists in any form that :func:`to_ragged` takes as a ``tf.SparseTensor`` (batch, longest list)."""
+    return x if isinstance(x, tf.SparseTensor) else to_ragged(x, name=name).to_sparse()
+
+
+def row_lengths(x: tf.RaggedTensor) -> tf.Tensor:
+    """Number of items of each list, int64 (batch,)."""
+    return x.row_lengths()
+
+
+def valid_positions(x: tf.RaggedTensor, length: Any = None) -> tf.Tensor:
+    """Boolean (batch, length): where the padded form of the lists has an item and no padding."""
+    return tf.sequence_mask(x.row_lengths(), length)
+
+
+def repeat_for_items(x: Any, like: tf.RaggedTensor) -> tf.RaggedTensor:
+    """One tensor a row, (batch, ...), repeated for each item of the row's list: ragged (batch, None, ...)."""
+    return like.with_flat_values(tf.gather(x, like.value_rowids()))
+
+
+def ragged_where(x: tf.RaggedTensor, keep: tf.Tensor) -> tf.RaggedTensor:
+    """The items of lists for which the boolean ``keep``, (number of items,), is true."""
+    return tf.ragged.boolean_mask(x, x.with_flat_values(keep))
+
+
+def positions_in_rows(x: tf.RaggedTensor) -> tf.Tensor:
+    """0, 1, ... in each list, int64 (number of items,)."""
+    starts = tf.gather(x.row_starts(), x.value_rowids())
+    return tf.range(tf.shape(starts, out_type=tf.int64)[0]) - starts
+
+
+def check_lengths(x: tf.RaggedTensor, at_least: int, message: str) -> tf.RaggedTensor:
+    """The lists, after a check that each has at least so many items.
+
+    Raises:
+        tf.errors.InvalidArgumentError: if one has not.
+    """
+    check = tf.debugging.assert_greater_equal(x.row_lengths(), tf.constant(at_least, tf.int64), message)
+    with tf.control_dependencies([] if check is None else [check]):
+        return x.with_flat_values(tf.identity(x.flat_values))
+
+
+def check_equal_lengths(x: tf.RaggedTensor, like: tf.RaggedTensor, message: str) -> tf.RaggedTensor:
+    """The lists, with the row splits of ``like``, after a check that they are as long.
+
+    Raises:
+        tf.errors.InvalidArgumentError: if a list has another length.
+    """
+    if x.row_splits is like.row_splits:
+        return x
+    # Different batches fail before the comparison, whose shapes would not fit.
+    same_batch = tf.debugging.assert_equal(x.nrows(), like.nrows(), message)
+    with tf.control_dependencies([] if same_batch is None else [same_batch]):
+        check = tf.debugging.assert_equal(x.row_lengths(), like.row_lengths(), message)
+    with tf.control_dependencies([] if check is None else [check]):
+        return like.with_flat_values(tf.identity(x.flat_values))

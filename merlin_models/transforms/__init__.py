@@ -1,0 +1,42 @@
+"""Transforms: blocks without weights that change features, and with them targets."""
+
+from __future__ import annotations
+
+from merlin_models.transforms.broadcast import BroadcastToSequence
+from merlin_models.transforms.features import (
+    ContinuousPowers,
+    ExpandDims,
+    PrepareFeatures,
+    PrepareListFeatures,
+    Rename,
+)
+from merlin_models.transforms.lists import (
+    AsDenseFeatures,
+    AsRaggedFeatures,
+    AsSparseFeatures,
+    ToDense,
+    ToRagged,
+    ToSparse,
+)
+from merlin_models.transforms.noise import StochasticSwapNoise
+from merlin_models.transforms.targets import CategoricalOneHot, LabelToOneHot, ToOneHot, ToTarget
+
+__all__ = [
+    "AsDenseFeatures",
+    "AsRaggedFeatures",
+    "AsSparseFeatures",
+    "BroadcastToSequence",
+    "CategoricalOneHot",
+    "ContinuousPowers",
+    "ExpandDims",
+    "LabelToOneHot",
+    "PrepareFeatures",
+    "PrepareListFeatures",
+    "Rename",
+    "StochasticSwapNoise",
+    "ToDense",
+    "ToOneHot",
+    "ToRagged",
+    "ToSparse",
+    "ToTarget",
+]

@@ -1,0 +1,275 @@
+"""inbatch_softmax through merlin_models._C, without TensorFlow: NumPy and DLPack arrays, CPU and GPU."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from softmax_data import SIZES, SoftmaxCase, assert_as_expected, random_case
+
+from merlin_models import _native
+
+native = _native.module()
+DTYPES = ["float32", "float16", "bfloat16"]
+
+
+class Device:
+    """Makes arrays on a device and brings them back: NumPy, or PyTorch's for the GPU (CuPy has no bfloat16)."""
+
+    def __init__(self, kind: str):
+        self.kind, self.on_gpu = kind, kind != "numpy"
+        if self.on_gpu:
+            self.torch = pytest.importorskip("torch", reason="PyTorch makes the GPU's arrays")
+
+    def to(self, array):
+        if array is None or not self.on_gpu:
+            return array
+        if array.dtype == ml_dtypes.bfloat16:
+            return self.torch.from_numpy(array.view(np.int16).copy()).view(self.torch.bfloat16).cuda()
+        return self.torch.from_numpy(np.ascontiguousarray(array)).cuda()
+
+    def back(self, array):
+        return array.astype(np.float64) if not self.on_gpu else array.double().cpu().numpy()
+
+    def poisoned(self, shape, dtype="float32"):
+        if dtype == "int64":
+            return self.to(np.full(shape, -77, np.int64))
+        return self.to(np.full(shape, np.nan, ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype))
+
+
+@pytest.fixture(params=["numpy", pytest.param("torch", marks=pytest.mark.gpu)])
+def device(request) -> Device:
+    return Device(request.param)
+
+
+def inputs_of(case: SoftmaxCase, device: Device) -> dict:
+    vectors = {name: device.to(getattr(case, name)) for name in ("queries", "positives", "candidates")}
+    others = ("positive_ids", "candidate_ids", "positive_log_q", "candidate_log_q")
+    scale = np.array([1.0 / case.temperature], np.float32)
+    return {**vectors, "scale": device.to(scale), **{name: device.to(getattr(case, name)) for name in others}}
+
+
+def run(case: SoftmaxCase, device: Device, *, tf32: bool = False, num_threads: int = 0) -> tuple[dict, dict]:
+    """Results and gradients by the reference's names, as float64."""
+    inputs = inputs_of(case, device)
+    batch, dim = case.queries.shape
+    count = len(case.candidates)
+    sizes = native.inbatch_softmax_workspaces(batch, count, dim, case.dtype, tf32=tf32)
+    options = {"tf32": tf32, "num_threads": num_threads}
+
+    def workspace(bytes_of_it: int):
+        return {"workspace": device.to(np.full(bytes_of_it, 0xFF, np.uint8))} if device.on_gpu else {}
+
+    loss, log_sum, positive_score = (device.poisoned(batch) for _ in range(3))
+    rank, mean = device.poisoned(batch, "int64"), device.poisoned((batch, dim))
+    native.inbatch_softmax_forward(
+        **inputs,
+        loss=loss,
+        log_sum=log_sum,
+        positive_score=positive_score,
+        rank=rank,
+        mean=mean,
+        **workspace(sizes[0]),
+        **options,
+    )
+    grads = {
+        "queries_grad": device.poisoned((batch, dim), case.dtype),
+        "positives_grad": device.poisoned((batch, dim), case.dtype),
+        "candidates_grad": device.poisoned((count, dim), case.dtype),
+        "scale_grad": device.poisoned(1),
+    }
+    if case.positive_log_q is not None:
+        grads |= {"positive_log_q_grad": device.poisoned(batch), "candidate_log_q_grad": device.poisoned(count)}
+    native.inbatch_softmax_grad(
+        **inputs,
+        log_sum=log_sum,
+        positive_score=positive_score,
+        mean=mean,
+        log_sum_grad=device.to(case.grads[0] + case.grads[1]),
+        positive_score_grad=device.to(case.grads[2] - case.grads[0]),
+        **grads,
+        **workspace(sizes[1]),
+        **options,
+    )
+    outputs = {"loss": loss, "log_sum_exp": log_sum, "positive_score": positive_score, "rank": rank}
+    named = {name.removesuffix("_grad"): device.back(grad) for name, grad in grads.items()}
+    named["temperature"] = -named.pop("scale")[0] / case.temperature**2
+    return {name: device.back(output) for name, output in outputs.items()}, named
+
+
+def check(case: SoftmaxCase, device: Device, tf32: bool = False) -> None:
+    assert_as_expected(case, *run(case, device, tf32=tf32), tf32=tf32, on_gpu=device.on_gpu)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_sizes_and_temperatures(rng, device, dtype, sizes):
+    check(random_case(rng, *sizes, dtype, log_q=-30.0, in_batch=bool(rng.integers(2))), device)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_tf32(rng, sizes):
+    check(random_case(rng, *sizes, in_batch=bool(rng.integers(2))), Device("torch"), tf32=True)
+
+
+@pytest.mark.parametrize("ids", ["different", "equal"])
+@pytest.mark.parametrize("log_q", [None, -30.0])
+def test_ids_and_log_q(rng, device, ids, log_q):
+    for in_batch in (False, True):
+        check(random_case(rng, 70, 300, 24, 0.1, ids=ids, log_q=log_q, in_batch=in_batch), device)
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    batch=st.integers(0, 70),
+    more=st.integers(0, 300),
+    dim=st.integers(1, 40),
+    temperature=st.sampled_from([0.01, 0.07, 1.0, 10.0]),
+    ids=st.sampled_from(["different", "some", "equal"]),
+    dtype=st.sampled_from(DTYPES),
+    in_batch=st.booleans(),
+)
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_any_call(seed, batch, more, dim, temperature, ids, dtype, in_batch):
+    rng = np.random.default_rng(seed)
+    count = batch + max(more, 1)
+    check(random_case(rng, batch, count, dim, temperature, dtype, ids, in_batch=in_batch), Device("numpy"))
+
+
+def test_only_the_positive_is_left(rng, device):
+    case = random_case(rng, 37, 50, 20, 0.05, ids="equal", log_q=None)
+    case.grads[1][:] = case.grads[2][:] = 0.0
+    outputs, grads = run(case, device)
+    for name in ("loss", "rank"):
+        assert not outputs[name].any(), name
+    assert not grads["candidates"].any()
+    for name in ("queries", "positives", "temperature"):
+        assert np.abs(grads[name]).max() <= 2e-6 / case.temperature, name
+
+
+@pytest.mark.parametrize("size", [1e-18, 1e-9, 30.0, 3e3])
+def test_tiny_and_huge_logits(rng, device, size):
+    case = random_case(rng, 40, 60, 24, 0.01, size=size)
+    outputs, grads = run(case, device)
+    for name, result in {**outputs, **grads}.items():
+        assert np.isfinite(result).all(), name
+    expected, _ = case.expected()
+    largest = size * size / 0.01 + 12.0
+    for name in ("loss", "log_sum_exp", "positive_score"):
+        assert np.abs(outputs[name] - expected[name]).max() <= 1e-5 * largest, name
+
+
+def test_a_small_loss_is_exact(rng, device):
+    # The positive is 20 above all others: log_sum_exp and positive_score are the same float32 number.
+    case = random_case(rng, 50, 200, 64, 0.05, ids="different", log_q=None, in_batch=False)
+    case.positives = case.queries.copy()
+    case.temperature = 1.0 / 40.0
+    outputs, _ = run(case, device)
+    expected, _ = case.expected()
+    assert expected["loss"].min() < 1e-6
+    np.testing.assert_allclose(outputs["loss"], expected["loss"], rtol=5e-4)
+
+
+def test_ranks_are_those_of_a_sort(rng, device):
+    case = random_case(rng, 60, 500, 32, 1.0, ids="different", log_q=None)
+    for name in ("queries", "candidates"):
+        setattr(case, name, rng.integers(-3, 4, getattr(case, name).shape).astype(np.float32))  # all scores are exact
+    case.positives = case.candidates[:60]
+    outputs, _ = run(case, device)
+    scores = case.queries @ case.candidates.T
+    for i, row in enumerate(scores):
+        assert outputs["rank"][i] == np.sort(-row).searchsorted(-row[i])
+
+
+def test_equal_candidates_tie(rng, device):
+    case = random_case(rng, 30, 30, 33, 0.3, ids="different", log_q=None)
+    case.candidates = np.repeat(case.candidates[:1], 30, axis=0)
+    case.positives = case.candidates
+    if device.on_gpu:  # there positives are summed in another order
+        case.candidates = case.positives = np.round(4 * case.candidates)
+        case.queries = np.round(4 * case.queries)
+    outputs, _ = run(case, device)
+    assert not outputs["rank"].any()
+    np.testing.assert_allclose(outputs["loss"], np.log(30.0), rtol=1e-6)
+
+
+def test_results_repeat_to_the_bit(rng, device):
+    case = random_case(rng, 300, 700, 48, 0.05)
+    outputs, grads = run(case, device)
+    for num_threads in (0, 1, 2, 3, 16):
+        again = run(case, device, num_threads=num_threads)
+        for name, result in {**outputs, **grads}.items():
+            assert np.array_equal(result, {**again[0], **again[1]}[name]), (name, num_threads)
+
+
+def test_nan_is_not_hidden(rng):
+    case = random_case(rng, 40, 50, 24, 1.0, ids="different")
+    case.candidates[45] = np.nan
+    outputs, _ = run(case, Device("numpy"))
+    assert np.isnan(outputs["loss"]).all()
+    case.candidate_ids[45] = case.candidate_ids[7]
+    outputs, _ = run(case, Device("numpy"))
+    assert np.isnan(outputs["loss"]).sum() == 39
+    assert np.isfinite(outputs["loss"][7])
+
+
+def test_forward_without_rank_and_mean(rng, device):
+    case = random_case(rng, 33, 70, 20, 0.1)
+    outputs, _ = run(case, device)
+    results = [device.poisoned(33) for _ in range(3)]
+    sizes = native.inbatch_softmax_workspaces(33, 70, 20, "float32", with_mean=False)
+    more = {"workspace": device.to(np.zeros(sizes[0], np.uint8))} if device.on_gpu else {}
+    names = ("loss", "log_sum", "positive_score")
+    native.inbatch_softmax_forward(**inputs_of(case, device), **dict(zip(names, results, strict=True)), **more)
+    for name, result in zip(("loss", "log_sum_exp", "positive_score"), results, strict=True):
+        np.testing.assert_allclose(device.back(result), outputs[name], rtol=1e-6)
+
+
+def test_there_is_no_matrix_of_scores(run_python):
+    done = run_python(
+        "import resource\n"
+        "import numpy as np\n"
+        "from merlin_models import _native\n"
+        "n, d = 20_000, 4\n"
+        "rng = np.random.default_rng(0)\n"
+        "x, ids = rng.normal(size=(n, d)).astype(np.float32), np.arange(n)\n"
+        "one = np.ones(1, np.float32)\n"
+        "rows = [np.ones(n, np.float32) for _ in range(5)]\n"
+        "mean, *grads = [np.ones_like(x) for _ in range(4)]\n"
+        "call = (x, x, x, one, ids, ids)\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "_native.module().inbatch_softmax_forward(*call, *rows[:3], ids.copy(), mean)\n"
+        "_native.module().inbatch_softmax_grad(*call, rows[1], rows[2], mean, rows[3], rows[4], *grads, one.copy())\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+    )
+    assert int(done.stdout) < 40_000  # KiB; the matrix would have 1.6 million
+
+
+def test_wrong_arguments(rng):
+    case = random_case(rng, 4, 6, 8, 1.0)
+    inputs = inputs_of(case, Device("numpy"))
+    results = {name: np.zeros(4, np.float32) for name in ("loss", "log_sum", "positive_score")}
+
+    def refused(message: str, **changed):
+        with pytest.raises(ValueError, match=message):
+            native.inbatch_softmax_forward(**{**inputs, **results, **changed})
+
+    refused(r"queries must have rank 2. Received shape: \(8\)", queries=case.queries[0])
+    refused(r"queries must have dtype float32, float16 or bfloat16. Received: float64", queries=np.zeros((4, 8)))
+    refused(r"dim must be in \[1, 512\]. Received: 513", queries=np.zeros((4, 513), np.float32))
+    refused(r"dim must be in \[1, 512\]. Received: 0", queries=np.zeros((4, 0), np.float32))
+    refused(r"candidates must have shape \(6, 8\). Received: \(6, 7\)", candidates=np.zeros((6, 7), np.float32))
+    refused(r"candidates must have dtype float32. Received: float16", candidates=np.zeros((6, 8), np.float16))
+    refused(r"positives must have shape \(4, 8\). Received: \(3, 8\)", positives=np.zeros((3, 8), np.float32))
+    refused(r"scale must have shape \(1\). Received: \(2\)", scale=np.ones(2, np.float32))
+    refused(r"positive_ids must have shape \(4\). Received: \(6\)", positive_ids=case.candidate_ids)
+    refused(r"candidate_ids must have dtype int64. Received: int32", candidate_ids=np.zeros(6, np.int32))
+    refused(r"candidate_log_q must have shape \(6\). Received: \(4\)", candidate_log_q=np.zeros(4, np.float32))
+    refused(r"loss must have dtype float32. Received: float64", loss=np.zeros(4))
+    refused(r"rank must have dtype int64. Received: float32", rank=np.zeros(4, np.float32))
+    refused(r"mean must have shape \(4, 8\). Received: \(4\)", mean=np.zeros(4, np.float32))
+    with pytest.raises(ValueError, match=r"dtype must be float32, float16 or bfloat16. Received: int8"):
+        native.inbatch_softmax_workspaces(4, 6, 8, "int8")
