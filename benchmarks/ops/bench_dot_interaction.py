@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-
-from benchmarks.harness import Provider
 from benchmarks.ops.dot_interaction_problem import ITEM_BYTES, Case, DotInteractionProblem, check
 
-__all__ = ["CASES", "DEFAULT_CASES", "NAME", "OPTIMIZERS", "PROVIDERS", "check", "load_provider", "traffic"]
+__all__ = ["CASES", "DEFAULT_CASES", "NAME", "OPTIMIZERS", "PROVIDERS", "check", "traffic"]
 
 NAME = "dot_interaction"
 OPTIMIZERS: tuple[str, ...] = ()
@@ -44,12 +41,6 @@ PROVIDERS = {
     "tf_xla": "benchmarks.ops.dot_interaction_tensorflow:TensorFlowXla",
     "keras_rs": "benchmarks.ops.dot_interaction_tensorflow:KerasRs",
 }
-
-
-def load_provider(name: str) -> Provider:
-    """A fresh provider by its name."""
-    module, attribute = PROVIDERS[name].split(":")
-    return getattr(importlib.import_module(module), attribute)()
 
 
 def traffic(problem: DotInteractionProblem, mode: str, optimizer: str) -> tuple[int, int]:

@@ -166,7 +166,7 @@ class Block(SymbolicBuild, keras.layers.Layer):
 
     def copy(self) -> Any:
         """A new block of the same configuration, with weights of its own."""
-        return type(self).from_config(self.get_config())
+        return copy_of(self)
 
     def repeat(self, num: int = 1) -> Any:
         """``num`` copies in sequence."""
@@ -218,6 +218,12 @@ class Block(SymbolicBuild, keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "block_name": self._block_name}
+
+
+def copy_of(layer: Any, name: str | None = None) -> Any:
+    """A new layer of the same configuration, with weights of its own; also with another name."""
+    config = layer.get_config()
+    return type(layer).from_config(config if name is None else {**config, "name": name})
 
 
 def right_shift_layer(right: keras.layers.Layer, left: keras.layers.Layer | Sequence[str]) -> Any:

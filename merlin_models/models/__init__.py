@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from merlin_models.models.callbacks import ExamplesPerSecondCallback
 from merlin_models.models.model import Model
 from merlin_models.models.ranking import DCNModel, DeepFMModel, DLRMModel, NCFModel, WideAndDeepModel
 
@@ -9,6 +10,7 @@ __all__ = [
     "DCNModel",
     "DLRMModel",
     "DeepFMModel",
+    "ExamplesPerSecondCallback",
     "Model",
     "NCFModel",
     "WideAndDeepModel",

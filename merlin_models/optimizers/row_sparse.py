@@ -256,7 +256,8 @@ class RowSparse(keras.optimizers.Optimizer):
                 dense.append((grad, variable))
         if not parts and all(grad is None for grad, _ in dense):
             raise ValueError("No gradients provided for any variable.")
-        still = [state.variable.path for key, state in self.__dict__["_tables"].items() if key not in parts]
+        tables = self.__dict__["_tables"].items()
+        still = [state.variable.path for key, state in tables if key not in parts and state.variable.trainable]
         if still:
             warnings.warn(f"Gradients do not exist for tables {still}.", stacklevel=_level_of_caller())
         self._step_tables(parts)

@@ -169,7 +169,7 @@ def test_symmetric_is_clips_loss(rng, device):
             loss = function()
         results.append([loss, *tape.gradient(loss, [queries, candidates, inverse.value])])
     for wanted, actual in zip(*results, strict=True):
-        np.testing.assert_allclose(actual, wanted, rtol=1e-4, atol=3e-5)
+        np.testing.assert_allclose(actual, wanted, rtol=1e-4, atol=3e-5 if device == "cpu:0" else 3e-4)
 
 
 def test_symmetric_masks_both_ways(rng):
