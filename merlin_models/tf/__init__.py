@@ -199,6 +199,12 @@ from merlin_models.transforms import (
     ToTarget,
 )
 
+# Names of the older library for what has another name here.
+BaseModel = Model
+CandidateSampler = ItemSampler
+InBatchSamplerV2 = InBatchSampler
+SoftmaxTemperature = LogitsTemperatureScaler
+
 __all__ = [
     "AddLeft",
     "Aggregation",
@@ -211,6 +217,7 @@ __all__ = [
     "AttentionWeights",
     "AverageEmbeddingsByWeightFeature",
     "AvgPrecisionAt",
+    "BaseModel",
     "BertBlock",
     "BinaryClassificationTask",
     "BinaryOutput",
@@ -220,6 +227,7 @@ __all__ = [
     "CGCBlock",
     "CachedCrossBatchSampler",
     "CachedUniformSampler",
+    "CandidateSampler",
     "Candidates",
     "CategoricalOneHot",
     "CategoricalOutput",
@@ -271,6 +279,7 @@ __all__ = [
     "HashedCrossAll",
     "HiddenStates",
     "InBatchSampler",
+    "InBatchSamplerV2",
     "IndexBlock",
     "InputBlock",
     "InputBlockV2",
@@ -347,6 +356,7 @@ __all__ = [
     "SequencePredictRandom",
     "SequenceTargetAsInput",
     "SequentialBlock",
+    "SoftmaxTemperature",
     "StackFeatures",
     "StochasticSwapNoise",
     "StreamingItemFrequency",
