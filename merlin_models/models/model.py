@@ -19,7 +19,13 @@ from merlin_models.models.freezing import Freezing
 from merlin_models.models.objective import Objective
 from merlin_models.models.saving import SavedWithSchemas
 from merlin_models.models.steps import PreparedSteps
-from merlin_models.optimizers import EmbeddingOptimizer, RowSparseTraining, row_sparse_of, with_row_sparse
+from merlin_models.optimizers import (
+    EmbeddingOptimizer,
+    MultiOptimizer,
+    RowSparseTraining,
+    row_sparse_of,
+    with_row_sparse,
+)
 from merlin_models.schema import Schema
 from merlin_models.tasks import ParallelPredictionBlock, PredictionTask, computing_loss, tasks_of, with_weights_of
 
@@ -157,7 +163,9 @@ class Model(SavedWithSchemas, Freezing, PreparedSteps, RowSparseTraining, Symbol
         """Prepares for training, with the losses and metrics of the tasks unless others are given.
 
         Args:
-            optimizer, run_eagerly, steps_per_execution, jit_compile, auto_scale_loss: as in
+            optimizer: a Keras optimizer or its name; a :class:`MultiOptimizer`; or an ``EmbeddingOptimizer`` such as
+                ``LazyAdam(0.01)``, with its Keras form for what is no table.
+            run_eagerly, steps_per_execution, jit_compile, auto_scale_loss: as in
                 ``keras.Model.compile``. With "auto", a model with embedding tables of this library is not
                 compiled by XLA.
             loss: a Keras loss for all tasks, or a dictionary by target or task name.
@@ -182,8 +190,10 @@ class Model(SavedWithSchemas, Freezing, PreparedSteps, RowSparseTraining, Symbol
         if embedding_optimizer == "dense":
             optimizer = keras.optimizers.get(optimizer)
             if row_sparse_of(optimizer) is not None:
-                raise ValueError("embedding_optimizer must not be 'dense' where the optimizer is a RowSparse.")
-        elif self._has_tables():
+                raise ValueError(
+                    "embedding_optimizer must not be 'dense' where the optimizer is a RowSparse or a MultiOptimizer."
+                )
+        elif self._has_tables() or isinstance(optimizer, EmbeddingOptimizer):
             optimizer = with_row_sparse(optimizer, rule)
         loss_weights = with_weights_of(self.blocks[-1], loss_weights)
         objective = Objective(self.prediction_tasks, loss, loss_weights, metrics, weighted_metrics, self.schema)
@@ -287,6 +297,9 @@ class Model(SavedWithSchemas, Freezing, PreparedSteps, RowSparseTraining, Symbol
         return cls(*config.pop("blocks"), **config)
 
     def get_compile_config(self) -> dict[str, Any] | None:
+        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        if self.built and isinstance(inner, MultiOptimizer) and not inner.built:
+            self.optimizer.build(self.trainable_variables)  # its config says which variable is whose
         config = super().get_compile_config()
         if not config:
             return config

@@ -130,9 +130,12 @@ from merlin_models.optimizers import (
     EmbeddingOptimizer,
     LazyAdam,
     LazyAdamW,
+    MultiOptimizer,
+    OptimizerBlocks,
     RowSparse,
     RowSparseTraining,
     RowwiseAdagrad,
+    split_embeddings_on_size,
 )
 from merlin_models.outputs import ContrastiveOutput
 from merlin_models.samplers import (
@@ -328,11 +331,13 @@ __all__ = [
     "Model",
     "ModelOutput",
     "MultiClassClassificationTask",
+    "MultiOptimizer",
     "NCFBlock",
     "NCFModel",
     "NDCGAt",
     "NoOp",
     "NoveltyAt",
+    "OptimizerBlocks",
     "OutputBlock",
     "PLEBlock",
     "ParallelBlock",
@@ -415,6 +420,7 @@ __all__ = [
     "ranking_metrics",
     "right_shift_layer",
     "sample_batch",
+    "split_embeddings_on_size",
 ]
 
 _redirect_nvtabular_loader()
