@@ -216,6 +216,12 @@ from merlin_models.transforms import (
     ToTarget,
 )
 
+# Names of the older library for what has another name here.
+BaseModel = Model
+CandidateSampler = ItemSampler
+InBatchSamplerV2 = InBatchSampler
+SoftmaxTemperature = LogitsTemperatureScaler
+
 __all__ = [
     "AddLeft",
     "Aggregation",
@@ -228,6 +234,7 @@ __all__ = [
     "AttentionWeights",
     "AverageEmbeddingsByWeightFeature",
     "AvgPrecisionAt",
+    "BaseModel",
     "BertBlock",
     "BinaryClassificationTask",
     "BinaryOutput",
@@ -237,6 +244,7 @@ __all__ = [
     "CGCBlock",
     "CachedCrossBatchSampler",
     "CachedUniformSampler",
+    "CandidateSampler",
     "Candidates",
     "CategoricalOneHot",
     "CategoricalOutput",
@@ -291,6 +299,7 @@ __all__ = [
     "HashedCrossAll",
     "HiddenStates",
     "InBatchSampler",
+    "InBatchSamplerV2",
     "IndexBlock",
     "InputBlock",
     "InputBlockV2",
@@ -375,6 +384,7 @@ __all__ = [
     "SequencePredictRandom",
     "SequenceTargetAsInput",
     "SequentialBlock",
+    "SoftmaxTemperature",
     "StackFeatures",
     "StochasticSwapNoise",
     "StreamingItemFrequency",
