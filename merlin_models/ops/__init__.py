@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from merlin_models._native import raise_device_errors
-from merlin_models.ops.bags import Bags, to_bags
+from merlin_models.ops.bags import Bags, batch_of, to_bags
 from merlin_models.ops.dot_interaction import dot_interaction, dot_interaction_reference
 from merlin_models.ops.embedding_bag import embedding_bag, embedding_bag_reference
 from merlin_models.ops.embedding_bag_update import embedding_bag_update, embedding_bag_update_reference
@@ -40,6 +40,7 @@ __all__ = [
     "Slot",
     "UpdateRule",
     "append_to_rows",
+    "batch_of",
     "check_at_most",
     "check_equal_lengths",
     "check_lengths",

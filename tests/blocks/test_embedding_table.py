@@ -175,7 +175,9 @@ def test_embeddings_of_a_schema():
     assert [variable.shape[1] for variable in block.trainable_variables] == [16]
     assert tuple(ml.Embeddings(schema, dim=8).table("user").shape) == (10_001, 8)
     matrix = np.ones((10, 5), np.float32)
-    given = ml.Embeddings(ml.Schema([MOVIE]), dim=5, embeddings_initializer={"movie": ml.TensorInitializer(matrix)})
+    given = ml.Embeddings(
+        ml.Schema([MOVIE]), dim=5, embeddings_initializer={"movie": ml.TensorInitializer.from_matrix(matrix)}
+    )
     np.testing.assert_array_equal(given.table("movie").numpy(), matrix)
     with pytest.raises(ValueError, match=r"shape must be that of the weights, \(10, 5\). Received: \(10, 6\)"):
         ml.Embeddings(ml.Schema([MOVIE]), dim=6, embeddings_initializer=ml.TensorInitializer(matrix)).table("movie")
