@@ -57,7 +57,8 @@ class DLRMProblem:
 
     Attributes:
         dense: (batch, 13) float32.
-        ids: for each of 26 features (batch, hotness) int64 (TensorFlow keeps int32 on the host), Zipf's; they are pooled by their sum.
+        ids: for each of 26 features (batch, hotness) int64 (TensorFlow keeps int32 on the host), Zipf's; they are pooled by
+            their sum.
         labels: (batch, 1) float32.
         block: (4099, dim), random rows; a table is this again and again, cut to its length. Providers repeat it on their
             device.
