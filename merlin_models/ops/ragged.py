@@ -135,3 +135,25 @@ def check_equal_lengths(x: tf.RaggedTensor, like: tf.RaggedTensor, message: str)
         check = tf.debugging.assert_equal(x.row_lengths(), like.row_lengths(), message)
     with tf.control_dependencies([] if check is None else [check]):
         return like.with_flat_values(tf.identity(x.flat_values))
+
+
+def take_rows(x: Any, rows: Any) -> Any:
+    """Rows of a batch, in any order and any number of times, in the form in which the batch came.
+
+    Args:
+        x: a tensor (batch, ...), ragged, sparse (batch, width), or a pair ``(values, row_splits)`` of rank 1.
+        rows: integers (n,), in [0, batch).
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from merlin_models.ops import take_rows
+        >>> take_rows(tf.ragged.constant([[1, 2], [3]]), [1, 0, 1]).to_list()
+        [[3], [1, 2], [3]]
+    """
+    if isinstance(x, tf.SparseTensor):
+        sparse = tf.gather(to_ragged(x), rows).to_sparse()
+        return tf.SparseTensor(sparse.indices, sparse.values, [sparse.dense_shape[0], x.dense_shape[1]])
+    if isinstance(x, tuple | list):
+        taken = tf.gather(to_ragged(x), rows)
+        return taken.values, taken.row_splits
+    return tf.gather(x, rows)

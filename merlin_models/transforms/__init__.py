@@ -10,6 +10,7 @@ from merlin_models.transforms.features import (
     PrepareListFeatures,
     Rename,
 )
+from merlin_models.transforms.in_batch_negatives import InBatchNegatives
 from merlin_models.transforms.lists import (
     AsDenseFeatures,
     AsRaggedFeatures,
@@ -29,6 +30,7 @@ __all__ = [
     "CategoricalOneHot",
     "ContinuousPowers",
     "ExpandDims",
+    "InBatchNegatives",
     "LabelToOneHot",
     "PrepareFeatures",
     "PrepareListFeatures",
