@@ -251,7 +251,7 @@ def _are_names(value: Any) -> bool:
 def _sequence(blocks: Sequence[keras.layers.Layer | str], block_name: str | None = None) -> Any:
     """A Model if the last block predicts, else a SequentialBlock."""
     from merlin_models.blocks.combinators import SequentialBlock
-    from merlin_models.models import Model
+    from merlin_models.models.retrieval import model_of
     from merlin_models.tasks import tasks_of
 
     blocks = [get_block(block) for block in blocks]
@@ -259,5 +259,5 @@ def _sequence(blocks: Sequence[keras.layers.Layer | str], block_name: str | None
         if not isinstance(block, keras.layers.Layer):
             raise TypeError(f"Blocks must be Keras layers. Received: {block!r}")
     if tasks_of(blocks[-1]):
-        return Model(*blocks, name=block_name)
+        return model_of(*blocks, name=block_name)
     return SequentialBlock(blocks, block_name=block_name)

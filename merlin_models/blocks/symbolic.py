@@ -77,12 +77,14 @@ def symbolic_inputs(input_shape: Any, schema: Schema | None) -> Any:
 
 
 def shapes_of_schema(schema: Schema) -> dict[str, tuple[int | None, ...]] | None:
-    """Input shapes that a schema alone tells, or None if it leaves the width of a continuous list open."""
+    """Input shapes that a schema alone tells, or None if it leaves the width of a vector open."""
     shapes: dict[str, tuple[int | None, ...]] = {}
     for column in schema:
-        if not column.is_list:
+        if not column.is_list and not column.has_tag(Tags.EMBEDDING):
             shapes[column.name] = (None, 1)
-        elif column.has_tag(Tags.CATEGORICAL):
+        elif column.has_tag(Tags.CATEGORICAL) or (
+            column.has_tag(Tags.SEQUENCE) and not column.shape and not column.has_tag(Tags.EMBEDDING)
+        ):
             shapes[column.name] = (None, None)
         elif column.shape:
             shapes[column.name] = (None, *column.shape)

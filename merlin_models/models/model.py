@@ -11,6 +11,7 @@ from keras import ops
 from merlin_models.blocks.base import register
 from merlin_models.blocks.combinators import SequentialBlock, as_features, run_in_sequence
 from merlin_models.blocks.inputs import InputBlock
+from merlin_models.blocks.positions import rows_of, split_positions
 from merlin_models.blocks.symbolic import SymbolicBuild, shapes_of_schema
 from merlin_models.layers import EmbeddingBag, EmbeddingBagCollection
 from merlin_models.models.batch_prediction import batch_predict
@@ -42,7 +43,9 @@ class Model(SavedWithSchemas, Freezing, PreparedSteps, RowSparseTraining, Symbol
         inputs: dictionary feature -> tensor; others than the model's features are ignored.
 
     Returns:
-        Predictions (batch, 1) of the only task, or a dictionary task name -> predictions.
+        Predictions (batch, 1) of the only task, or a dictionary task name -> predictions. Where the blocks before the tasks
+        return ragged sequences (batch, None, dim), predictions are ragged, too; where a transform of sequences selects
+        positions, they have one row for each.
 
     Raises:
         ValueError: if the last block is no task; when called without all features.
@@ -125,6 +128,7 @@ class Model(SavedWithSchemas, Freezing, PreparedSteps, RowSparseTraining, Symbol
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         # Keras hands `training` to the sublayers.
+        inputs, positions = split_positions(inputs)
         schema = self.schema
         if schema is not None:
             inputs = as_features(inputs, schema)
@@ -135,7 +139,11 @@ class Model(SavedWithSchemas, Freezing, PreparedSteps, RowSparseTraining, Symbol
                     f"Received: {sorted(inputs)}; missing: {missing}"
                 )
             inputs = schema.filter_columns_from_dict(inputs)
-        return run_in_sequence(self.blocks, inputs, self.compute_dtype)
+        *body, tasks = self.blocks
+        with positions.active():
+            outputs = run_in_sequence(body, inputs, self.compute_dtype)
+        predictions = run_in_sequence([tasks], positions.rows(outputs), self.compute_dtype)
+        return positions.sequences(predictions, outputs)
 
     # ---- training ----
 
@@ -220,6 +228,7 @@ class Model(SavedWithSchemas, Freezing, PreparedSteps, RowSparseTraining, Symbol
         training: bool = True,
     ) -> Any:
         """The weighted sum of the tasks' losses, and the regularization losses."""
+        y, y_pred, sample_weight = rows_of((y, y_pred, sample_weight))
         regularization = ops.zeros((), dtype=keras.config.floatx())
         for loss in self.losses:
             loss = ops.sum(ops.cast(loss, keras.config.floatx()))
@@ -228,6 +237,7 @@ class Model(SavedWithSchemas, Freezing, PreparedSteps, RowSparseTraining, Symbol
         return self._objective.compute_loss(x, y, y_pred, sample_weight, regularization, training)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+        y, y_pred, sample_weight = rows_of((y, y_pred, sample_weight))
         sample_weight = self._objective.sample_weights(x, y, sample_weight)
         self._now_and_then(lambda: self._objective.update_metrics(y, y_pred, sample_weight))
         return self.get_metrics_result()

@@ -82,6 +82,11 @@ class Objective:
         ]
         return [self._loss, *self._task_losses, *own, self._regularization, self._total]
 
+    def metrics_of(self, task: PredictionTask) -> tuple[list[keras.metrics.Metric], list[keras.metrics.Metric]]:
+        """A task's metrics without and with sample weights."""
+        index = self.tasks.index(task)
+        return self._plain[index], self._weighted[index]
+
     def compute_loss(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any, regularization: Any, training: bool = True
     ) -> Any:

@@ -24,7 +24,7 @@ class PreparedSteps:
         # In a namespace: what comes before the model is no part of it. `made` is what the compiled functions were made
         # for; `batches` counts those of training.
         self._step_options = types.SimpleNamespace(
-            pre=None, test_pre=None, metrics_steps=1, made={}, batches=None, training=False
+            pre=None, test_pre=None, predict_pre=None, metrics_steps=1, made={}, batches=None, training=False
         )
 
     def fit(
@@ -70,6 +70,17 @@ class PreparedSteps:
         with self._options(test_pre=pre):
             return super().evaluate(x, y, *args, **kwargs)
 
+    def predict(self, x: Any, *args: Any, pre: Callable[..., Any] | None = None, **kwargs: Any) -> Any:
+        """As ``keras.Model.predict``.
+
+        Args:
+            x, *args, **kwargs: of Keras.
+            pre: as in :meth:`fit`, called without targets and with ``training=False`` and ``testing=False``.
+        """
+        _check_pre(pre)
+        with self._options(predict_pre=pre):
+            return super().predict(x, *args, **kwargs)
+
     @contextlib.contextmanager
     def _options(self, **options: Any) -> Iterator[None]:
         before = {name: getattr(self._step_options, name) for name in options}
@@ -87,6 +98,10 @@ class PreparedSteps:
         self._forget_if_other("test_function", (self._step_options.test_pre,))
         return super().make_test_function(force)
 
+    def make_predict_function(self, force: bool = False) -> Any:
+        self._forget_if_other("predict_function", (self._step_options.predict_pre,))
+        return super().make_predict_function(force)
+
     def _forget_if_other(self, function: str, options: tuple[Any, ...]) -> None:
         made = self._step_options.made.setdefault(function, options)
         if len(made) != len(options) or any(one is not other for one, other in zip(made, options, strict=True)):
@@ -99,6 +114,14 @@ class PreparedSteps:
 
     def test_step(self, data: Any) -> dict[str, Any]:
         return super().test_step(self._prepared(data, self._step_options.test_pre, training=False))
+
+    def predict_step(self, data: Any) -> Any:
+        pre = self._step_options.predict_pre
+        if pre is not None:
+            x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+            x, _, _ = run_pre(pre, x, None, None, training=False, testing=False)
+            data = (x,)
+        return super().predict_step(data)
 
     def _prepared(self, data: Any, pre: Callable[..., Any] | None, training: bool) -> Any:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)

@@ -138,7 +138,6 @@ class RowSparse(StepsRows, keras.optimizers.Optimizer):
         if self.built:
             return
         tables = [variable for variable in variables if self.takes(variable)]
-        self._has_dense = len(tables) < len(variables)
         self.inner_optimizer.build([variable for variable in variables if not self.takes(variable)])
         if tables:
             rate = self.embeddings.learning_rate

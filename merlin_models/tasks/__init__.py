@@ -10,6 +10,7 @@ from merlin_models.tasks.parallel import ParallelPredictionBlock, PredictionTask
 from merlin_models.tasks.regression import RegressionTask
 from merlin_models.tasks.retrieval import ItemRetrievalTask
 from merlin_models.tasks.sample_weight import ColumnBasedSampleWeight
+from merlin_models.tasks.sampled_softmax import SampledSoftmaxTask
 
 __all__ = [
     "BinaryClassificationTask",
@@ -25,6 +26,7 @@ __all__ = [
     "PredictionTasks",
     "RegressionOutput",
     "RegressionTask",
+    "SampledSoftmaxTask",
     "TaskStep",
     "computing_loss",
     "is_computing_loss",
