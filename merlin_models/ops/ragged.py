@@ -177,6 +177,28 @@ def check_equal_lengths(x: tf.RaggedTensor, like: tf.RaggedTensor, message: str)
         return like.with_flat_values(tf.identity(x.flat_values))
 
 
+def take_rows(x: Any, rows: Any) -> Any:
+    """Rows of a batch, in any order and any number of times, in the form in which the batch came.
+
+    Args:
+        x: a tensor (batch, ...), ragged, sparse (batch, width), or a pair ``(values, row_splits)`` of rank 1.
+        rows: integers (n,), in [0, batch).
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from merlin_models.ops import take_rows
+        >>> take_rows(tf.ragged.constant([[1, 2], [3]]), [1, 0, 1]).to_list()
+        [[3], [1, 2], [3]]
+    """
+    if isinstance(x, tf.SparseTensor):
+        sparse = tf.gather(to_ragged(x), rows).to_sparse()
+        return tf.SparseTensor(sparse.indices, sparse.values, [sparse.dense_shape[0], x.dense_shape[1]])
+    if isinstance(x, tuple | list):
+        taken = tf.gather(to_ragged(x), rows)
+        return taken.values, taken.row_splits
+    return tf.gather(x, rows)
+
+
 def append_to_rows(x: tf.RaggedTensor, value: Any) -> tf.RaggedTensor:
     """The lists with one more item each, of this value."""
     last = tf.fill(tf.concat([[x.nrows(tf.int32), 1], tf.shape(x.flat_values)[1:]], 0), tf.cast(value, x.dtype))

@@ -10,6 +10,7 @@ from merlin_models.transforms.features import (
     PrepareListFeatures,
     Rename,
 )
+from merlin_models.transforms.in_batch_negatives import InBatchNegatives
 from merlin_models.transforms.lists import (
     AsDenseFeatures,
     AsRaggedFeatures,
@@ -44,6 +45,7 @@ __all__ = [
     "CausalLanguageModeling",
     "ContinuousPowers",
     "ExpandDims",
+    "InBatchNegatives",
     "LabelToOneHot",
     "MaskedLanguageModeling",
     "PrepareFeatures",
