@@ -7,9 +7,11 @@ rows.
 from __future__ import annotations
 
 import bisect
+import functools
 import math
+import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -21,6 +23,7 @@ from merlin_models.loader.selection import ColumnPlan
 
 BLOCK_ROWS = 16_384
 SEQUENTIAL_CHUNK_BYTES = 64 * 2**20
+MAX_HELPERS = 8
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,11 @@ class Batches:
         """First row of `batch`; `start(num_batches)` is the number of rows delivered."""
         latest = self.num_rows - (self.num_batches - batch)
         return min(batch * self.batch_size, latest if batch < self.num_batches else self.num_rows)
+
+
+def num_cores() -> int:
+    """Logical cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def shard(rows: Sequence[int], batch_size: int, size: int, rank: int, drop_last: bool) -> tuple[list[Span], Batches]:
@@ -134,9 +142,10 @@ def draw_chunks(
 class EpochReader:
     """Batches of one epoch by position, fast in ascending order.
 
-    While a block of batches is handed out, one thread gathers the next block and one reads the next chunk. At
-    most two chunks are held; with `keep_bytes` more, up to that size, for batches that are asked for in any
-    order. Not thread-safe. `close` drops all data; the threads end when their current piece of work is done.
+    While a block of batches is handed out, one thread gathers the next block, with the help of others a column
+    each, and one reads the next chunk. At most two chunks are held; with `keep_bytes` more, up to that size, for
+    batches that are asked for in any order. Not thread-safe. `close` drops all data; the threads end when their
+    current piece of work is done.
     """
 
     def __init__(
@@ -157,6 +166,8 @@ class EpochReader:
         self._last_block = -1
         self._reader = ThreadPoolExecutor(1, "merlin-loader-read")
         self._gatherer = ThreadPoolExecutor(1, "merlin-loader-gather")
+        helpers = min(len(plans), MAX_HELPERS, num_cores() - 1)
+        self._helpers = ThreadPoolExecutor(helpers, "merlin-loader-column") if helpers > 1 else None
         self.keep_bytes = 0
 
     def batch(self, position: int) -> dict[str, Column]:
@@ -174,7 +185,7 @@ class EpochReader:
 
     def close(self) -> None:
         """Drops all data and lets the threads end."""
-        for pool in (self._gatherer, self._reader):
+        for pool in filter(None, (self._gatherer, self._reader, self._helpers)):
             pool.shutdown(wait=False, cancel_futures=True)
         self._gathering = OrderedDict()
         self._reading = OrderedDict()
@@ -195,16 +206,14 @@ class EpochReader:
             chunk = self._chunks[index]
             low, high = start - chunk.first_row, min(stop - chunk.first_row, chunk.num_rows)
             columns, order = self._chunk(index)
-            if order is None:
-                pieces.append({name: column.cut(low, high).copy() for name, column in columns.items()})
-            else:
-                pieces.append({name: column.take(order[low:high]) for name, column in columns.items()})
+            pieces.append(self._for_columns(functools.partial(_rows_of, columns, low, high, order)))
             start = chunk.first_row + high
             index += 1
-        joined = {plan.name: concat([piece[plan.name] for piece in pieces]) for plan in self._plans}
-        return {
-            plan.name: joined[plan.name].padded(plan.limit) if plan.dense else joined[plan.name] for plan in self._plans
-        }
+        return self._for_columns(functools.partial(_join, pieces))
+
+    def _for_columns(self, make: Callable[[ColumnPlan], Column]) -> dict[str, Column]:
+        made = map(make, self._plans) if self._helpers is None else self._helpers.map(make, self._plans)
+        return {plan.name: column for plan, column in zip(self._plans, made, strict=True)}
 
     def _chunk(self, index: int) -> tuple[dict[str, Column], np.ndarray | None]:
         """A chunk's columns and permutation, with the next one started; for the gathering thread only."""
@@ -242,3 +251,14 @@ class EpochReader:
             for plan in self._plans:
                 parts[plan.name].append(plan.convert(table.column(plan.name)))
         return {name: concat(parts.pop(name)) for name in names}, chunk.permutation()
+
+
+def _rows_of(columns: dict[str, Column], low: int, high: int, order: np.ndarray | None, plan: ColumnPlan) -> Column:
+    """Rows `low` to `high` of a chunk's order, as a copy."""
+    column = columns[plan.name]
+    return column.cut(low, high).copy() if order is None else column.take(order[low:high])
+
+
+def _join(pieces: list[dict[str, Column]], plan: ColumnPlan) -> Column:
+    column = concat([piece[plan.name] for piece in pieces])
+    return column.padded(plan.limit) if plan.dense else column

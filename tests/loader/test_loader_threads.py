@@ -7,10 +7,11 @@ import threading
 import time
 import weakref
 
+import pyarrow as pa
 import pytest
 from loader_data import reading_threads, rows_of, wait_for_threads, write_numbered
 
-from merlin_models.loader import indexed
+from merlin_models.loader import epochs, indexed
 from merlin_models.loader.columns import Column
 from merlin_models.loader.parquet import FileSource
 from merlin_models.loader.tensorflow import KerasSequenceLoader
@@ -163,3 +164,25 @@ def test_index_access_from_several_threads(tmp_path):
     for thread in threads:
         thread.join()
     assert sorted(rows) == list(range(120))
+
+
+def test_columns_are_gathered_by_several_threads(monkeypatch, rng):
+    table = pa.table({f"x{number}": rng.integers(0, 99, 500) for number in range(12)})
+    seen = set()
+    take = Column.take
+
+    def noted(self, rows):
+        seen.add(threading.current_thread().name.rsplit("_", 1)[0])
+        return take(self, rows)
+
+    monkeypatch.setattr(Column, "take", noted)
+    orders = {}
+    for cores in (1, 2, 6):
+        seen.clear()
+        monkeypatch.setattr(epochs, "num_cores", lambda cores=cores: cores)
+        batches = list(KerasSequenceLoader(table, 64, seed=3))
+        assert seen == {"merlin-loader-column" if cores > 2 else "merlin-loader-gather"}
+        orders[cores] = [{name: tensor.numpy().tolist() for name, tensor in batch.items()} for batch in batches]
+    assert orders[1] == orders[2] == orders[6]
+    everything = {name: sorted(value for batch in orders[6] for (value,) in batch[name]) for name in table.column_names}
+    assert everything == {name: sorted(table[name].to_pylist()) for name in table.column_names}
