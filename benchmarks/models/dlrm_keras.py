@@ -148,7 +148,7 @@ class PlainKeras(KerasProvider):
 
         layers, ops = self._keras.layers, self._keras.ops
         numbers = {f"I{i:02}": layers.Input((1,), name=f"I{i:02}") for i in range(13)}
-        ids = {f"C{i:02}": layers.Input((hot,), name=f"C{i:02}", dtype="int32") for i, hot in enumerate(problem.hots)}
+        ids = {f"C{i:02}": layers.Input((hot,), name=f"C{i:02}", dtype="int64") for i, hot in enumerate(problem.hots)}
         bottom = [layers.Dense(units, activation="relu") for units in problem.case.bottom]
         top = [layers.Dense(units, activation="relu") for units in problem.case.top]
         top.append(layers.Dense(1, activation="sigmoid"))

@@ -57,7 +57,8 @@ class DLRMProblem:
 
     Attributes:
         dense: (batch, 13) float32.
-        ids: for each of 26 features (batch, hotness) int32, Zipf's; they are pooled by their sum.
+        ids: for each of 26 features (batch, hotness) int64 (TensorFlow keeps int32 on the host), Zipf's; they are pooled by
+            their sum.
         labels: (batch, 1) float32.
         block: (4099, dim), random rows; a table is this again and again, cut to its length. Providers repeat it on their
             device.
@@ -75,7 +76,7 @@ class DLRMProblem:
         columns = sorted(batch, key=lambda name: (name[0], int(name[1:]) if name[1:].isdigit() else 0))
         self.dense = np.concatenate([batch[name] for name in columns if name[0] == "I"], axis=1).astype(np.float32)
         self.dense = np.log1p(self.dense)
-        self.ids = [batch[name].astype(np.int32) for name in columns if name[0] == "C"]
+        self.ids = [batch[name].astype(np.int64) for name in columns if name[0] == "C"]
         self.labels = batch["label"].astype(np.float32)
         self.distinct_ids = sum(len(np.unique(ids)) for ids in self.ids)
         rng = np.random.default_rng(1)

@@ -48,11 +48,11 @@ def traffic(problem: DotInteractionProblem, mode: str, optimizer: str) -> tuple[
 
     With B samples, F features, D columns, P pairs, s bytes an element: forward B (F D + P) s; the gradient reads the
     vectors and the products' gradients and writes the vectors' gradients, B (2 F D + P) s more. Where vectors are
-    looked up, 4 bytes an id more for each time; the gradient of the tables themselves is not part of it.
+    looked up, 8 bytes an id more for each time; the gradient of the tables themselves is not part of it.
     """
     size = ITEM_BYTES[problem.dtype]
     vectors, pairs = problem.features * problem.dim * size, problem.pairs * size
-    ids = 4 * (problem.features - 1) if problem.rows else 0
+    ids = 8 * (problem.features - 1) if problem.rows else 0
     forward = problem.batch * (vectors + pairs + ids)
     total = forward if mode == "forward" else forward + problem.batch * (2 * vectors + pairs + ids)
     return total, total

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pathlib
 import sys
 import types
+import uuid
 import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 def configure_dask() -> None:
@@ -43,3 +47,32 @@ def import_nvtabular() -> types.ModuleType:
             f"Received: {error}"
         ) from error
     return nvtabular
+
+
+def transform_parts(
+    workflow: Any, parts: Mapping[str, Sequence[pathlib.Path]], folder: pathlib.Path, part_size: str | None = None
+) -> None:
+    """Fits an NVTabular workflow on "train", and writes every part and the workflow into a folder.
+
+    Args:
+        workflow: an ``nvtabular.Workflow``.
+        parts: part -> Parquet files; must have "train".
+        folder: gets a folder of Parquet files with schema.pbtxt for each part, and workflow/.
+        part_size: of a partition in NVTabular's memory, such as "64MB"; None: its default.
+    """
+    nvt = import_nvtabular()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of libraries for GPUs that are not there, and of single large row groups
+        datasets = {
+            name: nvt.Dataset([str(file) for file in files], engine="parquet", part_size=part_size)
+            for name, files in parts.items()
+        }
+        workflow.fit(datasets["train"])
+        for name, dataset in datasets.items():
+            workflow.transform(dataset).to_parquet(str(folder / name), out_files_per_proc=1)
+        workflow.save(str(folder / "workflow"))
+
+
+def workflow_option(workflow: Any | None) -> str:
+    """What tells results of different workflows apart: of ours one word, of a given one another word each time."""
+    return "ours" if workflow is None else uuid.uuid4().hex

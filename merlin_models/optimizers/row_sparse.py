@@ -15,7 +15,7 @@ from keras import ops
 from merlin_models.ops.bags import Bags
 from merlin_models.ops.lookups import LookupOutput
 from merlin_models.ops.update_rule import UpdateRule
-from merlin_models.optimizers.rules import EmbeddingOptimizer, rule_like, why_no_rule
+from merlin_models.optimizers.rules import EmbeddingOptimizer, keras_like, rule_like, why_no_rule
 from merlin_models.optimizers.table_steps import Contribution, Table, contribution_of, update_tables
 
 _ACCUMULATE = UpdateRule("accumulate")
@@ -31,8 +31,14 @@ def is_table(variable: Any) -> bool:
     return bool(marked) and variable.regularizer is None and variable.constraint is None
 
 
+class StepsRows:
+    """Marks the optimizers that step tables by rows: ``takes`` says which, and ``apply`` takes ``LookupOutput`` objects."""
+
+    steps_rows = False
+
+
 @keras.saving.register_keras_serializable("merlin_models")
-class RowSparse(keras.optimizers.Optimizer):
+class RowSparse(StepsRows, keras.optimizers.Optimizer):
     """Wraps a Keras optimizer, and steps embedding tables by rows in one fused op.
 
     Keras' own optimizers touch every row of a table, and of its state, at each step. Here a step costs what the batch
@@ -83,14 +89,17 @@ class RowSparse(keras.optimizers.Optimizer):
             raise TypeError(f"embeddings must be an EmbeddingOptimizer or None. Received: {type(embeddings).__name__}")
         self._given_rule = embeddings
         self.embeddings = rule_like(self.inner_optimizer) if embeddings is None else embeddings
-        if self.embeddings is None:
-            warnings.warn(
-                f"{why_no_rule(self.inner_optimizer)}, so it has no row-sparse form: embedding tables are trained by Keras, "
-                "which reads and writes all their rows at each step. Pass embeddings=... (embedding_optimizer=... to "
-                "compile), e.g. LazyAdam(), to step only the rows that a batch touches.",
-                stacklevel=_level_of_caller(),
-            )
         self._embedding_rate: Any = None
+        if self.embeddings is None:
+            self._warn_of_dense_steps()
+
+    def _warn_of_dense_steps(self) -> None:
+        warnings.warn(
+            f"{why_no_rule(self.inner_optimizer)}, so it has no row-sparse form: embedding tables are trained by Keras, "
+            "which reads and writes all their rows at each step. Pass embeddings=... (embedding_optimizer=... to "
+            "compile), e.g. LazyAdam(), to step only the rows that a batch touches.",
+            stacklevel=_level_of_caller(),
+        )
 
     # ---- variables ----
 
@@ -149,6 +158,10 @@ class RowSparse(keras.optimizers.Optimizer):
             ValueError: if the optimizer does not step that table by rows.
         """
         return list(self._state_of(table).slots)
+
+    def _has_state(self, table: Any) -> bool:
+        """Whether a table of a lookup is stepped: not if it is frozen. Raises ValueError if it is unknown."""
+        return bool(table.trainable and self._state_of(table))
 
     def _state_of(self, table: Any) -> Table:
         state = self.__dict__.get("_tables", {}).get(self._var_key(table))
@@ -233,7 +246,8 @@ class RowSparse(keras.optimizers.Optimizer):
                 dense.append((grad, variable))
         if not parts and all(grad is None for grad, _ in dense):
             raise ValueError("No gradients provided for any variable.")
-        still = [state.variable.path for key, state in self.__dict__["_tables"].items() if key not in parts]
+        tables = self.__dict__["_tables"].items()
+        still = [state.variable.path for key, state in tables if key not in parts and state.variable.trainable]
         if still:
             warnings.warn(f"Gradients do not exist for tables {still}.", stacklevel=_level_of_caller())
         self._step_tables(parts)
@@ -246,9 +260,8 @@ class RowSparse(keras.optimizers.Optimizer):
         lookup = output.lookup
         for f, (index, column) in enumerate(lookup.places):
             table = lookup.tables[lookup.table_of_feature[f]]
-            if index != output.index or not table.trainable:
+            if index != output.index or not self._has_state(table):
                 continue
-            self._state_of(table)
             part = Contribution(
                 lookup.features[f], lookup.combiners[f], lookup.names[f], tf.convert_to_tensor(grad), column
             )
@@ -308,28 +321,32 @@ class RowSparse(keras.optimizers.Optimizer):
 
 def row_sparse_of(optimizer: Any) -> RowSparse | None:
     """The RowSparse that an optimizer is, or that it wraps as ``keras.optimizers.LossScaleOptimizer`` does."""
-    optimizer = getattr(optimizer, "inner_optimizer", None) if not isinstance(optimizer, RowSparse) else optimizer
-    return optimizer if isinstance(optimizer, RowSparse) and optimizer.steps_rows else None
+    optimizer = getattr(optimizer, "inner_optimizer", None) if not isinstance(optimizer, StepsRows) else optimizer
+    return optimizer if isinstance(optimizer, StepsRows) and optimizer.steps_rows else None
 
 
 def with_row_sparse(optimizer: Any, embeddings: EmbeddingOptimizer | None = None) -> Any:
     """The optimizer with its tables stepped by rows; what already is a RowSparse stays as it is.
 
     Args:
-        optimizer: a Keras optimizer, its name or its config, or a LossScaleOptimizer around one.
+        optimizer: a Keras optimizer, its name or its config, or a LossScaleOptimizer around one; or an EmbeddingOptimizer,
+            which brings its Keras form for what is no table.
         embeddings: as for :class:`RowSparse`.
 
     Raises:
-        ValueError: if ``optimizer`` is a RowSparse with another rule than ``embeddings``.
+        ValueError: if ``optimizer`` steps tables by another rule than ``embeddings`` already.
     """
+    if isinstance(optimizer, EmbeddingOptimizer):
+        optimizer = RowSparse(keras_like(optimizer), optimizer)
     optimizer = keras.optimizers.get(optimizer)
     scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
     inner = optimizer.inner_optimizer if scaled else optimizer
-    if isinstance(inner, RowSparse):
-        if embeddings is not None and repr(embeddings) != repr(inner.embeddings):
+    if isinstance(inner, StepsRows):
+        own = inner.embeddings if isinstance(inner, RowSparse) else type(inner).__name__
+        if embeddings is not None and repr(embeddings) != repr(own):
             raise ValueError(
-                "The tables' optimizer must be given once: by RowSparse(embeddings=...) or by embedding_optimizer. "
-                f"Received: {inner.embeddings} and {embeddings}"
+                "The tables' optimizer must be given once: by RowSparse(embeddings=...), a MultiOptimizer, or by "
+                f"embedding_optimizer. Received: {own} and {embeddings}"
             )
         return optimizer
     if not scaled:

@@ -18,7 +18,21 @@ from merlin_models.transforms.lists import (
     ToRagged,
     ToSparse,
 )
+from merlin_models.transforms.masking import (
+    CausalLanguageModeling,
+    MaskedLanguageModeling,
+    SequenceMaskLast,
+    SequenceMaskLastInference,
+    SequenceMaskRandom,
+)
 from merlin_models.transforms.noise import StochasticSwapNoise
+from merlin_models.transforms.sequence import (
+    SequenceCausalLastInference,
+    SequencePredictLast,
+    SequencePredictNext,
+    SequencePredictRandom,
+    SequenceTargetAsInput,
+)
 from merlin_models.transforms.targets import CategoricalOneHot, LabelToOneHot, ToOneHot, ToTarget
 
 __all__ = [
@@ -27,12 +41,22 @@ __all__ = [
     "AsSparseFeatures",
     "BroadcastToSequence",
     "CategoricalOneHot",
+    "CausalLanguageModeling",
     "ContinuousPowers",
     "ExpandDims",
     "LabelToOneHot",
+    "MaskedLanguageModeling",
     "PrepareFeatures",
     "PrepareListFeatures",
     "Rename",
+    "SequenceCausalLastInference",
+    "SequenceMaskLast",
+    "SequenceMaskLastInference",
+    "SequenceMaskRandom",
+    "SequencePredictLast",
+    "SequencePredictNext",
+    "SequencePredictRandom",
+    "SequenceTargetAsInput",
     "StochasticSwapNoise",
     "ToDense",
     "ToOneHot",

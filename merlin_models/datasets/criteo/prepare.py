@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pathlib
-import warnings
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -13,7 +12,7 @@ from merlin_models.datasets import folders
 from merlin_models.datasets.criteo.columns import CATEGORICAL, CONTINUOUS, LABEL, check_id_dtype
 from merlin_models.datasets.criteo.text import ROW_GROUP_ROWS, Paths, find_text, regroup, text_to_parquet
 from merlin_models.datasets.folders import Splits
-from merlin_models.datasets.workflows import import_nvtabular
+from merlin_models.datasets.workflows import import_nvtabular, transform_parts
 from merlin_models.loader.sizes import require_integer
 
 PART_SIZE = "64MB"  # of a partition in NVTabular's memory, where it is not a single row group
@@ -84,7 +83,7 @@ def get_criteo(
         else:
             parts = _split(raw[0], valid_fraction)
         _check_ids(parts["train"])
-        _encode(parts, folder, frequency_threshold, id_dtype)
+        transform_parts(criteo_workflow(folder, frequency_threshold, id_dtype), parts, folder, PART_SIZE)
         folders.finish(folder, options, _PARTS)
     return folders.splits_of(folder)
 
@@ -173,20 +172,3 @@ def _check_ids(files: list[pathlib.Path]) -> None:
         raise ValueError(
             f"Each of C1 to C26 must have a value in some row of train. Received: none in {sorted(missing)}."
         )
-
-
-def _encode(
-    parts: dict[str, list[pathlib.Path]], folder: pathlib.Path, frequency_threshold: int, id_dtype: str
-) -> None:
-    nvt = import_nvtabular()
-    workflow = criteo_workflow(folder, frequency_threshold, id_dtype)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of libraries for GPUs that are not there, and of single large row groups
-        datasets = {
-            name: nvt.Dataset([str(file) for file in files], engine="parquet", part_size=PART_SIZE)
-            for name, files in parts.items()
-        }
-        workflow.fit(datasets["train"])
-        for name, dataset in datasets.items():
-            workflow.transform(dataset).to_parquet(str(folder / name), out_files_per_proc=1)
-        workflow.save(str(folder / "workflow"))

@@ -151,7 +151,7 @@ timestamp  int            time
 _MOVIELENS_100K = """
 movieId            ids32       1..1680  item_id item
 userId             ids32       0..943   user_id user
-genres             ids32       0..216   item
+genres             ids32       0..19  x1..6 item
 TE_movieId_rating  float       1..5     item
 userId_count       float       0..737   user
 gender             ids32       0..2     user
@@ -182,16 +182,16 @@ _CRITEO = (
 )
 
 # Clothes: the features of an item are numbered.
-_DRESSIPI_FEATURES = {
+DRESSIPI_FEATURES = {
     **{3: 7, 5: 13, 7: 37, 17: 6, 24: 4, 45: 10, 47: 18, 50: 25, 55: 51, 56: 68, 58: 7, 61: 7, 63: 25, 65: 13},
     **{68: 50, 69: 31, 72: 27, 73: 4},
 }
 _DRESSIPI = """
 session_id   ids  0..920831  session_id session
-purchase_id  ids  0..18544   session
-item_id      ids  0..23145   item_id item
+purchase_id  ids:item_id  0..23145  session
+item_id      ids          0..23145  item_id item
 timestamp    int             time
-date         int             time
+date         text
 day          ids  0..485
 """
 
@@ -206,7 +206,7 @@ user_id         ids  0..200153  user_id user
 """
 
 _BOOKING = """
-utrip_id          int
+utrip_id          text
 user_id           ids           0..200154         user_id user
 session_id        ids:utrip_id  0..217687         session_id session
 device_class      ids           0..4              session
@@ -259,7 +259,7 @@ def _criteo() -> str:
 
 
 def _dressipi() -> str:
-    features = [f"f_{number} ids 0..{largest} item" for number, largest in _DRESSIPI_FEATURES.items()]
+    features = [f"f_{number} ids 0..{largest} item" for number, largest in DRESSIPI_FEATURES.items()]
     return "\n".join([_DRESSIPI, *features])
 
 
