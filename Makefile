@@ -14,6 +14,8 @@ MERLIN_CUDA ?= AUTO
 # newest alone where there is none, so that the code is compiled but nobody waits for what cannot run here.
 MERLIN_CUDA_ARCHITECTURES ?=
 OUTPUT ?= quickstart_output
+# Processes that run tests side by side; each needs about 3 GB. 0: in this one.
+WORKERS ?= 2
 ARGS ?=
 
 VENV := .venv
@@ -34,7 +36,7 @@ quickstart: $(STAMPS)/package
 	$(PY) examples/quickstart.py --output $(OUTPUT) $(ARGS)
 
 test: $(STAMPS)/package $(STAMPS)/dev
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 bench: $(STAMPS)/package $(STAMPS)/dev
 	$(PY) -m benchmarks.run $(or $(ARGS),embedding_bag --cases smoke --mode forward,full,update)

@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import functools
 import gc
+import importlib
 import importlib.util
 import itertools
 import json
@@ -81,13 +82,20 @@ class NotEqual(Exception):
 
 
 class Op(Protocol):
-    """What a ``benchmarks.ops.bench_<op>`` module offers to the harness, see :func:`run_case`."""
+    """What a ``bench_<op>`` module offers to the harness, see :func:`run_case`."""
 
     NAME: str
+    PROVIDERS: dict[str, str]  # name -> "module:class"; imported when chosen, and no framework with it before its setup
 
     def check(self, provider: Provider, problem: Any, mode: str, optimizer: str) -> float: ...
 
     def traffic(self, problem: Any, mode: str, optimizer: str) -> tuple[int, int]: ...
+
+
+def load_provider(op: Op, name: str) -> Provider:
+    """A fresh provider by its name."""
+    module, attribute = op.PROVIDERS[name].split(":")
+    return getattr(importlib.import_module(module), attribute)()
 
 
 @dataclasses.dataclass

@@ -18,7 +18,7 @@ import sys
 import time
 
 from benchmarks.clocks import make_clock
-from benchmarks.harness import MODES, Plan, run_case
+from benchmarks.harness import MODES, Plan, load_provider, run_case
 from benchmarks.rows import Row, print_rows, read_csv, set_ratios, write_csv
 
 
@@ -72,7 +72,7 @@ def main(arguments: list[str]) -> int:
             f"op must have a file bench_<op>.py in benchmarks/ops, models or loader. Received: {options.op}"
         )
     op = importlib.import_module(found[0])
-    all_providers = {name: op.load_provider(name) for name in op.PROVIDERS}
+    all_providers = {name: load_provider(op, name) for name in op.PROVIDERS}
     if options.list:
         for case in op.CASES.values():
             print(f"{case.name:30} {','.join(case.groups)}")
@@ -118,7 +118,7 @@ def main(arguments: list[str]) -> int:
                     options.seconds,
                     int(options.memory_gb * 1e9),
                 )
-                providers = [op.load_provider(provider) for provider in names]
+                providers = [load_provider(op, provider) for provider in names]
                 new = run_case(op, plan, providers, clock, copy_gbps, lambda line: print(line, flush=True))
                 set_ratios(new)
                 rows += new

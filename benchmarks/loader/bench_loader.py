@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-
-from benchmarks.harness import Provider
 from benchmarks.loader.loader_problem import Case, LoaderProblem, check
 
-__all__ = ["ABLE", "CASES", "DEFAULT_CASES", "NAME", "OPTIMIZERS", "PROVIDERS", "check", "load_provider", "traffic"]
+__all__ = ["ABLE", "CASES", "DEFAULT_CASES", "NAME", "OPTIMIZERS", "PROVIDERS", "check", "traffic"]
 
 NAME = "loader"
 OPTIMIZERS = ()
@@ -25,12 +22,6 @@ PROVIDERS = {
     "merlin_tf": "benchmarks.loader.loaders:Merlin",
     "merlin_dataloader": "benchmarks.loader.loaders:MerlinDataloader",
 }
-
-
-def load_provider(name: str) -> Provider:
-    """A fresh provider by its name."""
-    module, attribute = PROVIDERS[name].split(":")
-    return getattr(importlib.import_module(module), attribute)()
 
 
 def traffic(problem: LoaderProblem, mode: str, optimizer: str) -> tuple[int, int]:

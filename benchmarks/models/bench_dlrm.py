@@ -5,12 +5,9 @@ Tables are MLPerf's 26, with at most as many rows as a case's name says behind "
 
 from __future__ import annotations
 
-import importlib
-
-from benchmarks.harness import Provider
 from benchmarks.models.dlrm_problem import Case, DLRMProblem, check
 
-__all__ = ["ABLE", "CASES", "DEFAULT_CASES", "NAME", "OPTIMIZERS", "PROVIDERS", "check", "load_provider", "traffic"]
+__all__ = ["ABLE", "CASES", "DEFAULT_CASES", "NAME", "OPTIMIZERS", "PROVIDERS", "check", "traffic"]
 
 NAME = "dlrm"
 OPTIMIZERS = ("adagrad",)
@@ -47,12 +44,6 @@ PROVIDERS = {
     "torch": "benchmarks.models.dlrm_torch:TorchSparse",
     "torch_dense": "benchmarks.models.dlrm_torch:TorchDense",
 }
-
-
-def load_provider(name: str) -> Provider:
-    """A fresh provider by its name."""
-    module, attribute = PROVIDERS[name].split(":")
-    return getattr(importlib.import_module(module), attribute)()
 
 
 def traffic(problem: DLRMProblem, mode: str, optimizer: str) -> tuple[int, int]:

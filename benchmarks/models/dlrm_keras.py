@@ -66,6 +66,15 @@ def _policy(keras: Any, name: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
+def _fill(tables: list[Any], problem: DLRMProblem) -> None:
+    import tensorflow as tf
+
+    block = tf.constant(problem.block)
+    for table in tables:
+        rows = int(table.shape[0])
+        table.assign(tf.tile(block, [-(-rows // len(problem.block)), 1])[:rows])
+
+
 def _assign(dense_layers: list[Any], layers: Layers) -> None:
     for layer, (kernel, bias) in zip(dense_layers, layers, strict=True):
         layer.kernel.assign(kernel)
@@ -96,9 +105,7 @@ class Merlin(KerasProvider):
             prediction_tasks=ml.BinaryClassificationTask("label"),
         )
         block, task = model.blocks
-        tables = block.embeddings.collection.tables
-        for i, feature in enumerate(block.embeddings.collection.features):
-            tables[feature.table.name].assign(problem.table(i))
+        _fill(list(block.embeddings.collection.tables.values()), problem)
         _assign(_dense_layers(self._keras, block.bottom_block), problem.bottom)
         kernel, bias = problem.top[0]
         padded = np.zeros(
@@ -141,7 +148,7 @@ class PlainKeras(KerasProvider):
 
         layers, ops = self._keras.layers, self._keras.ops
         numbers = {f"I{i:02}": layers.Input((1,), name=f"I{i:02}") for i in range(13)}
-        ids = {f"C{i:02}": layers.Input((hot,), name=f"C{i:02}", dtype="int32") for i, hot in enumerate(problem.hots)}
+        ids = {f"C{i:02}": layers.Input((hot,), name=f"C{i:02}", dtype="int64") for i, hot in enumerate(problem.hots)}
         bottom = [layers.Dense(units, activation="relu") for units in problem.case.bottom]
         top = [layers.Dense(units, activation="relu") for units in problem.case.top]
         top.append(layers.Dense(1, activation="sigmoid"))
@@ -153,8 +160,7 @@ class PlainKeras(KerasProvider):
         y = layers.Concatenate()([x, keras_rs.layers.DotInteraction()([x, *vectors])])
         for layer in top:
             y = layer(y)
-        for i, table in enumerate(tables):
-            table.embeddings.assign(problem.table(i))
+        _fill([table.embeddings for table in tables], problem)
         _assign(bottom, problem.bottom)
         _assign(top, problem.top)
         return self._keras.Model({**ids, **numbers}, y)

@@ -57,8 +57,11 @@ class DLRMProblem:
 
     Attributes:
         dense: (batch, 13) float32.
-        ids: for each of 26 features (batch, hotness) int32, Zipf's; they are pooled by their sum.
+        ids: for each of 26 features (batch, hotness) int64 (TensorFlow keeps int32 on the host), Zipf's; they are pooled by
+            their sum.
         labels: (batch, 1) float32.
+        block: (4099, dim), random rows; a table is this again and again, cut to its length. Providers repeat it on their
+            device.
         bottom, top: kernels and biases; top's first kernel is for [bottom's output, pairs (i, j) of vectors, j < i].
     """
 
@@ -73,22 +76,18 @@ class DLRMProblem:
         columns = sorted(batch, key=lambda name: (name[0], int(name[1:]) if name[1:].isdigit() else 0))
         self.dense = np.concatenate([batch[name] for name in columns if name[0] == "I"], axis=1).astype(np.float32)
         self.dense = np.log1p(self.dense)
-        self.ids = [batch[name].astype(np.int32) for name in columns if name[0] == "C"]
+        self.ids = [batch[name].astype(np.int64) for name in columns if name[0] == "C"]
         self.labels = batch["label"].astype(np.float32)
         self.distinct_ids = sum(len(np.unique(ids)) for ids in self.ids)
         rng = np.random.default_rng(1)
         self.bottom = _layers(rng, (13, *case.bottom))
         self.pairs = 27 * 26 // 2
         self.top = _layers(rng, (case.dim + self.pairs, *case.top, 1))
-        self._block = rng.uniform(-0.05, 0.05, (4_099, case.dim)).astype(np.float32)
-
-    def table(self, i: int) -> np.ndarray:
-        """(rows, dim): a random block again and again."""
-        return np.resize(self._block, (self.rows[i], self.case.dim))
+        self.block = rng.uniform(-0.05, 0.05, (4_099, case.dim)).astype(np.float32)
 
     def rows_of(self, ids: np.ndarray) -> np.ndarray:
         """(..., dim): the rows of any table."""
-        return self._block[ids % len(self._block)]
+        return self.block[ids % len(self.block)]
 
     def config(self) -> dict[str, Any]:
         sizes = [(13, *self.case.bottom), (self.case.dim + self.pairs, *self.case.top, 1)]

@@ -30,12 +30,11 @@ class TorchSparse(Provider):
             torch.set_num_threads(environment.num_threads())
         torch.set_float32_matmul_precision("high")  # TF32 on a GPU, as TensorFlow does by default
         nn, dim = torch.nn, problem.case.dim
+        block = torch.from_numpy(problem.block).to(device)
         bags = []
-        for i, rows in enumerate(problem.rows):
-            bag = nn.EmbeddingBag(rows, dim, mode="sum", sparse=self.sparse, device=device)
-            with torch.no_grad():
-                bag.weight.copy_(torch.from_numpy(problem.table(i)))
-            bags.append(bag)
+        for rows in problem.rows:
+            table = block.repeat(-(-rows // len(block)), 1)[:rows].clone()
+            bags.append(nn.EmbeddingBag(rows, dim, mode="sum", sparse=self.sparse, device=device, _weight=table))
         bottom, top = _sequence(torch, problem.bottom, device, False), _sequence(torch, problem.top, device, True)
         rows, columns = torch.tril_indices(27, 27, -1, device=device)
         bf16 = problem.case.dtype == "bfloat16"

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-
-from benchmarks.harness import Provider
 from benchmarks.ops.dot_interaction_problem import ITEM_BYTES, Case, DotInteractionProblem, check
 
-__all__ = ["CASES", "DEFAULT_CASES", "NAME", "OPTIMIZERS", "PROVIDERS", "check", "load_provider", "traffic"]
+__all__ = ["CASES", "DEFAULT_CASES", "NAME", "OPTIMIZERS", "PROVIDERS", "check", "traffic"]
 
 NAME = "dot_interaction"
 OPTIMIZERS: tuple[str, ...] = ()
@@ -46,22 +43,16 @@ PROVIDERS = {
 }
 
 
-def load_provider(name: str) -> Provider:
-    """A fresh provider by its name."""
-    module, attribute = PROVIDERS[name].split(":")
-    return getattr(importlib.import_module(module), attribute)()
-
-
 def traffic(problem: DotInteractionProblem, mode: str, optimizer: str) -> tuple[int, int]:
     """Bytes that a call must move, twice: any algorithm reads each vector and writes each product once.
 
     With B samples, F features, D columns, P pairs, s bytes an element: forward B (F D + P) s; the gradient reads the
     vectors and the products' gradients and writes the vectors' gradients, B (2 F D + P) s more. Where vectors are
-    looked up, 4 bytes an id more for each time; the gradient of the tables themselves is not part of it.
+    looked up, 8 bytes an id more for each time; the gradient of the tables themselves is not part of it.
     """
     size = ITEM_BYTES[problem.dtype]
     vectors, pairs = problem.features * problem.dim * size, problem.pairs * size
-    ids = 4 * (problem.features - 1) if problem.rows else 0
+    ids = 8 * (problem.features - 1) if problem.rows else 0
     forward = problem.batch * (vectors + pairs + ids)
     total = forward if mode == "forward" else forward + problem.batch * (2 * vectors + pairs + ids)
     return total, total

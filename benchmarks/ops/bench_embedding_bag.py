@@ -2,39 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
-
-from benchmarks.harness import Provider
 from benchmarks.ops.embedding_bag_problem import ITEM_BYTES, OPTIMIZERS, Case, EmbeddingBagProblem, check
+from merlin_models.datasets import criteo
 
-__all__ = ["CASES", "DEFAULT_CASES", "NAME", "OPTIMIZERS", "PROVIDERS", "check", "load_provider", "traffic"]
+__all__ = ["CASES", "DEFAULT_CASES", "NAME", "OPTIMIZERS", "PROVIDERS", "check", "traffic"]
 
 NAME = "embedding_bag"
-
-# MLPerf DLRM-DCNv2: rows of the 26 Criteo tables and ids a sample in each (214 together).
-MLPERF_ROWS = (
-    40_000_000,
-    39_060,
-    17_295,
-    7_424,
-    20_265,
-    3,
-    7_122,
-    1_543,
-    63,
-    40_000_000,
-    3_067_956,
-    405_282,
-    10,
-)
-MLPERF_ROWS += (2_209, 11_938, 155, 4, 976, 14, 40_000_000, 40_000_000, 40_000_000, 590_152, 12_973, 108, 36)
-MLPERF_HOTS = (3, 2, 1, 2, 6, 1, 1, 1, 1, 7, 3, 8, 1, 6, 9, 5, 1, 1, 1, 12, 100, 27, 10, 3, 1, 1)
-ROW_CAP = 4_000_000
 
 
 def _mlperf(name: str, dims: tuple[int, ...] = (128,), **options) -> Case:
     options = {"rows": (400_000,) * 26, "batch": 16_384, "groups": ("cuda",), **options}
-    return Case(name, dims=(dims * 26)[:26], hots=MLPERF_HOTS, **options)
+    return Case(name, dims=(dims * 26)[:26], hots=criteo.MLPERF_HOTS, **options)
 
 
 def _same(name: str, tables: int, rows: int, dim: int, batch: int, hot: int, group: str, **options) -> Case:
@@ -48,7 +26,7 @@ _ALL = [
     _mlperf("mlperf26_400k_zipf1.2_fp16", ids="zipf1.2", dtype="float16"),
     _mlperf("mlperf26_400k_uniform_bf16", dtype="bfloat16"),
     _mlperf("mlperf26_mixed_dims", dims=(16, 32, 64, 128)),
-    _mlperf("mlperf26_cap4m", rows=tuple(min(r, ROW_CAP) for r in MLPERF_ROWS), batch=65_536),
+    _mlperf("mlperf26_cap4m", rows=criteo.mlperf_cardinalities(max_rows=4_000_000), batch=65_536),
     _same("t1_1m_d64_hot20", 1, 1_000_000, 64, 65_536, 20, "cuda"),
     _same("t32_100k_d128_hot20", 32, 100_000, 128, 512, 20, "cuda"),
     _same("t1_1m_d128_hot1", 1, 1_000_000, 128, 65_536, 1, "cuda"),
@@ -73,7 +51,6 @@ DEFAULT_CASES = {
     "cuda": ("cuda",),
 }
 
-# name: where its class is. Imported when chosen, and no framework with it before its setup.
 PROVIDERS = {
     "gather_floor": "benchmarks.gather_floor:GatherFloor",
     "merlin_native": "benchmarks.ops.merlin_native:MerlinNative",
@@ -91,12 +68,6 @@ PROVIDERS = {
     "tf_xla": "benchmarks.ops.peers_tensorflow:XlaGatherSum",
     "keras": "benchmarks.ops.peers_keras:KerasEmbedding",
 }
-
-
-def load_provider(name: str) -> Provider:
-    """A fresh provider by its name."""
-    module, attribute = PROVIDERS[name].split(":")
-    return getattr(importlib.import_module(module), attribute)()
 
 
 def traffic(problem: EmbeddingBagProblem, mode: str, optimizer: str) -> tuple[int, int]:

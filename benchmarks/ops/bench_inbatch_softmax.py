@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-
-from benchmarks.harness import Provider
 from benchmarks.ops.inbatch_softmax_problem import ITEM_BYTES, Case, InbatchSoftmaxProblem, check
 
-__all__ = ["CASES", "DEFAULT_CASES", "NAME", "OPTIMIZERS", "PROVIDERS", "check", "load_provider", "traffic"]
+__all__ = ["CASES", "DEFAULT_CASES", "NAME", "OPTIMIZERS", "PROVIDERS", "check", "traffic"]
 
 NAME = "inbatch_softmax"
 OPTIMIZERS: tuple[str, ...] = ()
@@ -46,12 +43,6 @@ PROVIDERS = {
     "tf": "benchmarks.ops.inbatch_softmax_tensorflow:TensorFlowMatmul",
     "tf_xla": "benchmarks.ops.inbatch_softmax_tensorflow:TensorFlowXla",
 }
-
-
-def load_provider(name: str) -> Provider:
-    """A fresh provider by its name."""
-    module, attribute = PROVIDERS[name].split(":")
-    return getattr(importlib.import_module(module), attribute)()
 
 
 def traffic(problem: InbatchSoftmaxProblem, mode: str, optimizer: str) -> tuple[int, int]:

@@ -39,7 +39,7 @@ class DotInteractionProblem:
         vectors: (block, features, dim), float32 numbers of the case's dtype. Providers repeat them on their device.
         grad: (block, pairs), likewise.
         repeats: how often, to make up the batch.
-        ids: (features - 1, batch, 1) int32, where vectors are looked up.
+        ids: (features - 1, batch, 1) int64, where vectors are looked up.
     """
 
     num_sets = 1
@@ -63,7 +63,7 @@ class DotInteractionProblem:
         self.vectors = self._rounded(rng.normal(size=(block, case.features, case.dim)) * case.dim**-0.25)
         self.grad = self._rounded(rng.normal(size=(block, self.pairs)))
         if case.rows:
-            self.ids = rng.integers(0, case.rows, (case.features - 1, case.batch, 1)).astype(np.int32)
+            self.ids = rng.integers(0, case.rows, (case.features - 1, case.batch, 1))
 
     def _rounded(self, array: np.ndarray) -> np.ndarray:
         element = ml_dtypes.bfloat16 if self.dtype == "bfloat16" else self.dtype

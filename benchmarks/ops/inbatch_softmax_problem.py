@@ -51,7 +51,8 @@ class InbatchSoftmaxProblem:
         candidates = rng.normal(size=(self.block, case.dim))
         queries = candidates + rng.normal(size=candidates.shape)
         self._queries, self._candidates = self._unit(queries), self._unit(candidates)
-        self._ids = rng.integers(0, self.block, self.block)
+        # Of a larger catalogue: few in a block are equal, but each comes again in the next.
+        self._ids = rng.integers(0, 8 * self.block, self.block)
         self._log_q = np.zeros(self.block) if case.plain else rng.uniform(-12.0, -4.0, self.block)
 
     def _unit(self, array: np.ndarray) -> np.ndarray:

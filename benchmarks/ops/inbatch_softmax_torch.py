@@ -116,7 +116,7 @@ class FlexAttention(TorchProvider):
             return torch.where(hit, float("-inf"), score - log_q[column])
 
         def losses(queries, candidates):
-            _, log_sum = flex_attention(
+            nothing, log_sum = flex_attention(
                 queries[None, None],
                 candidates[None, None],
                 values,
@@ -125,7 +125,8 @@ class FlexAttention(TorchProvider):
                 return_lse=True,
             )
             positive = (queries.float() * candidates.float()).sum(-1) / TEMPERATURE
-            return log_sum[0, 0] - (positive if plain else positive - log_q)
+            # Its backward pass wants a gradient of the values' mean, too: zeros.
+            return log_sum[0, 0] - (positive if plain else positive - log_q) + 0.0 * nothing[0, 0, :, 0].float()
 
         self._function = torch.compile(losses)
 

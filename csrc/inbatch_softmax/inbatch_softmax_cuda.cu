@@ -52,7 +52,7 @@ struct Plan {
       // A part costs its start and end beside its columns: about as much as two tiles.
       const double tiles_a_part = static_cast<double>(columns / kRowTile) / s;
       const double share = static_cast<double>(blocks) / (waves * slots) * tiles_a_part / (tiles_a_part + 2.0);
-      if (share > best * 1.02) best = share, splits = s;
+      if (share > best * 1.05) best = share, splits = s;
     }
   }
 };
@@ -139,7 +139,11 @@ Parts Arrange(const InbatchSoftmax& call, const InbatchSoftmaxGradients* grads, 
     int32_t* const rank = space.Take<int32_t>(places);  // counted in any case: bytes are asked for before there is one
     if (call.rank) pass.rank = rank;
   }
-  if (backward || call.mean) pass.total = space.Take<float>(places * plan.dim);
+  if (!backward && call.mean && plan.splits == 1 && plan.rows == call.batch && plan.dim == call.dim) {
+    pass.total = call.mean;  // of the same shape: finished in place
+  } else if (backward || call.mean) {
+    pass.total = space.Take<float>(places * plan.dim);
+  }
   parts.bytes = space.used();
   return parts;
 }

@@ -26,17 +26,25 @@ from merlin_models.blocks.embedding_features import EmbeddingFeatures, Embedding
 from merlin_models.blocks.embedding_files import TensorInitializer
 from merlin_models.blocks.embedding_table import Embeddings, EmbeddingTable, infer_embedding_dim
 from merlin_models.blocks.encodings import CategoryEncoding, HashedCross, HashedCrossAll
+from merlin_models.blocks.experts import ExpertsGate, MMOEBlock
 from merlin_models.blocks.index import IndexBlock, TopKIndexBlock
+from merlin_models.blocks.input_block_v2 import Continuous, ContinuousProjection, InputBlockV2
 from merlin_models.blocks.inputs import ContinuousFeatures, InputBlock
 from merlin_models.blocks.interactions import DotProductInteraction, FMPairwiseInteraction
 from merlin_models.blocks.l2_norm import L2Norm
 from merlin_models.blocks.linear import ContinuousEmbedding, LinearFeatures
 from merlin_models.blocks.matrix_factorization import MatrixFactorizationBlock, QueryItemIdsEmbeddingsBlock
 from merlin_models.blocks.mlp import MLPBlock
+from merlin_models.blocks.positions import ReplaceMaskedEmbeddings
 from merlin_models.blocks.prediction import Prediction
+from merlin_models.blocks.pretrained import PretrainedEmbeddings
+from merlin_models.blocks.progressive_experts import CGCBlock, PLEBlock
 from merlin_models.blocks.registry import BLOCKS, Registry, get_block
+from merlin_models.blocks.sequence_aggregator import AverageEmbeddingsByWeightFeature, SequenceAggregator
+from merlin_models.blocks.sequence_embeddings import SequenceEmbeddingFeatures
 from merlin_models.blocks.tabular import AsTabular, DebugBlock, Filter, NoOp, TabularBlock
 from merlin_models.blocks.two_tower import TwoTowerBlock
+from merlin_models.blocks.weight_tying import EmbeddingTablePrediction
 
 __all__ = [
     "AGGREGATIONS",
@@ -44,12 +52,16 @@ __all__ = [
     "AddLeft",
     "Aggregation",
     "AsTabular",
+    "AverageEmbeddingsByWeightFeature",
     "Block",
+    "CGCBlock",
     "CategoryEncoding",
     "ConcatFeatures",
     "Cond",
+    "Continuous",
     "ContinuousEmbedding",
     "ContinuousFeatures",
+    "ContinuousProjection",
     "CosineSimilarity",
     "CrossBlock",
     "DLRMBlock",
@@ -64,25 +76,34 @@ __all__ = [
     "EmbeddingFeatures",
     "EmbeddingOptions",
     "EmbeddingTable",
+    "EmbeddingTablePrediction",
     "Embeddings",
+    "ExpertsGate",
     "FMPairwiseInteraction",
     "Filter",
     "HashedCross",
     "HashedCrossAll",
     "IndexBlock",
     "InputBlock",
+    "InputBlockV2",
     "L2Norm",
     "LinearFeatures",
     "MLPBlock",
+    "MMOEBlock",
     "MapValues",
     "MatrixFactorizationBlock",
     "NCFBlock",
     "NoOp",
+    "PLEBlock",
     "ParallelBlock",
     "Prediction",
+    "PretrainedEmbeddings",
     "QueryItemIdsEmbeddingsBlock",
     "Registry",
+    "ReplaceMaskedEmbeddings",
     "ResidualBlock",
+    "SequenceAggregator",
+    "SequenceEmbeddingFeatures",
     "SequentialBlock",
     "StackFeatures",
     "Sum",

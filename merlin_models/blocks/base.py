@@ -166,7 +166,7 @@ class Block(SymbolicBuild, keras.layers.Layer):
 
     def copy(self) -> Any:
         """A new block of the same configuration, with weights of its own."""
-        return type(self).from_config(self.get_config())
+        return copy_of(self)
 
     def repeat(self, num: int = 1) -> Any:
         """``num`` copies in sequence."""
@@ -220,6 +220,12 @@ class Block(SymbolicBuild, keras.layers.Layer):
         return {**super().get_config(), "block_name": self._block_name}
 
 
+def copy_of(layer: Any, name: str | None = None) -> Any:
+    """A new layer of the same configuration, with weights of its own; also with another name."""
+    config = layer.get_config()
+    return type(layer).from_config(config if name is None else {**config, "name": name})
+
+
 def right_shift_layer(right: keras.layers.Layer, left: keras.layers.Layer | Sequence[str]) -> Any:
     """``left >> right`` as a function, also where neither is a block of this library.
 
@@ -245,7 +251,7 @@ def _are_names(value: Any) -> bool:
 def _sequence(blocks: Sequence[keras.layers.Layer | str], block_name: str | None = None) -> Any:
     """A Model if the last block predicts, else a SequentialBlock."""
     from merlin_models.blocks.combinators import SequentialBlock
-    from merlin_models.models import Model
+    from merlin_models.models.retrieval import model_of
     from merlin_models.tasks import tasks_of
 
     blocks = [get_block(block) for block in blocks]
@@ -253,5 +259,5 @@ def _sequence(blocks: Sequence[keras.layers.Layer | str], block_name: str | None
         if not isinstance(block, keras.layers.Layer):
             raise TypeError(f"Blocks must be Keras layers. Received: {block!r}")
     if tasks_of(blocks[-1]):
-        return Model(*blocks, name=block_name)
+        return model_of(*blocks, name=block_name)
     return SequentialBlock(blocks, block_name=block_name)

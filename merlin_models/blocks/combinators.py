@@ -8,8 +8,9 @@ from typing import Any
 import keras
 
 from merlin_models.blocks.aggregation import Aggregation, concat
-from merlin_models.blocks.base import Block, register
+from merlin_models.blocks.base import Block, copy_of, register
 from merlin_models.blocks.masking import mask_of, with_mask
+from merlin_models.blocks.ragged_layers import run_layer
 from merlin_models.blocks.symbolic import parts_from_config
 from merlin_models.blocks.tabular import Filter, TabularBlock
 from merlin_models.schema import Schema, Tags
@@ -17,23 +18,23 @@ from merlin_models.schema import Schema, Tags
 
 def takes_one_tensor(layer: keras.layers.Layer) -> bool:
     """Whether a dictionary must be concatenated for this layer."""
-    return isinstance(layer, keras.layers.Dense)
+    return isinstance(layer, keras.layers.Dense | keras.layers.RNN | keras.layers.Bidirectional)
 
 
 def run_in_sequence(layers: Sequence[keras.layers.Layer], inputs: Any, dtype: str) -> Any:
-    """The output of layers in sequence; before Dense layers, dictionaries are concatenated in ``dtype``."""
+    """The output of layers in sequence; before Dense and recurrent layers, dictionaries are concatenated in ``dtype``."""
     outputs = inputs
     for layer in layers:
         if takes_one_tensor(layer) and isinstance(outputs, Mapping):
             outputs = concat(outputs, dtype)
-        outputs = layer(outputs)
+        outputs = run_layer(layer, outputs)
     return outputs
 
 
 @register
 class SequentialBlock(Block):
-    """Layers one after the other. A dictionary is concatenated, in the order of names, where a Dense layer
-    follows.
+    """Layers one after the other. A dictionary is concatenated, in the order of names, where a Dense or
+    recurrent layer follows.
 
     Args:
         layers: Keras layers and blocks.
@@ -65,7 +66,7 @@ class SequentialBlock(Block):
         if not layers or not all(isinstance(layer, keras.layers.Layer) for layer in layers):
             raise ValueError(f"layers must be one or several Keras layers. Received: {layers}")
         if copy_layers:
-            layers = [type(layer).from_config(layer.get_config()) for layer in layers]
+            layers = [copy_of(layer) for layer in layers]
         first = []
         if filter is not None:
             first.append(filter if isinstance(filter, Filter) else Filter(filter))
@@ -204,7 +205,7 @@ class ParallelBlock(TabularBlock):
             inputs = as_features(inputs, self.schema)
         outputs: dict[str, Any] = {}
         for name, branch in self._fed_by(inputs).items():
-            output = branch(self._inputs_of(branch, inputs))
+            output = run_layer(branch, self._inputs_of(branch, inputs))
             for key, value in output.items() if isinstance(output, Mapping) else [(name, output)]:
                 if key in outputs:
                     raise ValueError(
@@ -306,7 +307,7 @@ class ResidualBlock(Block):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         if isinstance(inputs, Mapping):
             inputs = concat(inputs, self.compute_dtype)
-        outputs = self.block(inputs)
+        outputs = run_layer(self.block, inputs)
         if tuple(outputs.shape)[1:] != tuple(inputs.shape)[1:]:
             raise ValueError(
                 f"The block of a residual must keep the shape {tuple(inputs.shape)}. Received: {tuple(outputs.shape)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -104,6 +104,8 @@ class EmbeddingFeatures(TabularBlock):
     Args:
         features: a ``FeatureConfig`` a feature; see :meth:`from_schema`.
         l2_reg: see ``EmbeddingOptions.embeddings_l2_reg``.
+        weight_features: list feature -> name of the input with a weight for each of its ids, for combiners "mean", "sum" and
+            "sqrtn"; see :class:`AverageEmbeddingsByWeightFeature`.
         pre, post, aggregation, schema: as in :class:`TabularBlock`.
 
     Call arguments:
@@ -124,11 +126,20 @@ class EmbeddingFeatures(TabularBlock):
 
     is_input = True
 
-    def __init__(self, features: Sequence[FeatureConfig], l2_reg: float = 0.0, **kwargs: Any):
+    def __init__(
+        self,
+        features: Sequence[FeatureConfig],
+        l2_reg: float = 0.0,
+        weight_features: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         if l2_reg < 0:
             raise ValueError(f"l2_reg must not be negative. Received: {l2_reg}")
-        self.l2_reg = l2_reg
+        self.l2_reg, self.weight_features = l2_reg, dict(weight_features or {})
+        unknown = sorted(set(self.weight_features) - {feature.name for feature in features})
+        if unknown:
+            raise ValueError(f"weight_features must be given for features of the block. Received: {unknown}")
         self.collection = EmbeddingBagCollection(features, dtype=self.dtype_policy)
 
     @classmethod
@@ -162,6 +173,12 @@ class EmbeddingFeatures(TabularBlock):
             for column in columns
         ]
         return cls(features, l2_reg=options.embeddings_l2_reg, schema=schema, **kwargs)
+
+    @property
+    def schema(self) -> Schema | None:
+        """The features, and the weights of their ids."""
+        known = None if self._schema is None else self._schema.column_names
+        return self._schema and self._schema + weight_columns(set(self.weight_features.values()) - set(known))
 
     @property
     def feature_names(self) -> list[str]:
@@ -216,21 +233,31 @@ class EmbeddingFeatures(TabularBlock):
     def ids(self, inputs: Any) -> dict[str, Any]:
         """The inputs as the collection takes them."""
         inputs = dict(as_features(inputs, self.schema))
-        for column in self.schema or ():
+        for column in self._schema or ():
             if not column.is_list and hasattr(inputs.get(column.name), "shape"):
                 inputs[column.name] = _one_id(column.name, inputs[column.name])
         return inputs
 
+    def weights_of_ids(self, inputs: Any) -> dict[str, Any] | None:
+        """For each feature of ``weight_features`` the weights among the inputs, or None."""
+        missing = sorted(set(self.weight_features.values()) - set(inputs if self.weight_features else ()))
+        if missing:
+            raise ValueError(f"Inputs must have the weights {missing}. Received: {sorted(inputs)}")
+        return {name: inputs[weight] for name, weight in self.weight_features.items()} or None
+
     def transform(self, inputs: Any) -> dict[str, Any]:
-        outputs = self.collection(self.ids(inputs))
+        return self._regularized(self.collection(self.ids(inputs), self.weights_of_ids(inputs)))
+
+    def _regularized(self, outputs: dict[str, Any]) -> dict[str, Any]:
         if self.l2_reg and not is_symbolic(outputs):
             for output in outputs.values():
-                self.add_loss(self.l2_reg * ops.sum(ops.square(ops.cast(output, "float32"))))
+                flat = getattr(output, "flat_values", output)
+                self.add_loss(self.l2_reg * ops.sum(ops.square(ops.cast(flat, "float32"))))
         return outputs
 
     def get_config(self) -> dict[str, Any]:
         collection = self.collection.get_config()
-        config = {**super().get_config(), "l2_reg": self.l2_reg}
+        config = {**super().get_config(), "l2_reg": self.l2_reg, "weight_features": dict(self.weight_features)}
         return {**config, "features": collection["features"], "tables": collection["tables"]}
 
     @classmethod
@@ -242,6 +269,11 @@ class EmbeddingFeatures(TabularBlock):
             for feature in config.pop("features")
         ]
         return cls(features, **parts_from_config(config))
+
+
+def weight_columns(names: Iterable[str]) -> Schema:
+    """Columns for the weights of ids: lists of numbers, as long as the lists of ids."""
+    return Schema(ColumnSchema(name, tags=(Tags.CONTINUOUS, Tags.SEQUENCE, Tags.LIST)) for name in sorted(names))
 
 
 def _table_from_config(config: dict[str, Any]) -> TableConfig:

@@ -12,14 +12,15 @@ from keras import ops
 
 from merlin_models.blocks.base import register
 from merlin_models.blocks.combinators import as_features
-from merlin_models.blocks.embedding_features import EmbeddingFeatures
+from merlin_models.blocks.embedding_features import EmbeddingFeatures, weight_columns
 from merlin_models.blocks.embedding_files import TensorInitializer, frame_of, matrix_of, write_parquet
-from merlin_models.blocks.symbolic import is_symbolic, parts_from_config, rank_of
+from merlin_models.blocks.ragged_layers import run_layer
+from merlin_models.blocks.sequence_aggregator import AverageEmbeddingsByWeightFeature, as_combiner
+from merlin_models.blocks.sequence_embeddings import SequenceEmbeddingFeatures, one_by_one
+from merlin_models.blocks.symbolic import is_symbolic, parts_from_config
 from merlin_models.blocks.tabular import TabularBlock
 from merlin_models.layers import EmbeddingBagCollection, FeatureConfig, TableConfig
 from merlin_models.schema import ColumnSchema, Schema, Tags
-
-_COMBINERS = ("mean", "sum", "sqrtn", "max")
 
 
 @register
@@ -30,9 +31,11 @@ class EmbeddingTable(TabularBlock):
         dim: length of a row.
         *col_schemas: the columns that read the table, at least one; all of one domain. The table has
             ``int_domain.max + 1`` rows.
-        sequence_combiner: how the ids of a list become one vector: "mean", "sum", "sqrtn", "max" (id 0 is padding then), or
-            a layer on (batch, length, dim). None keeps (batch, length, dim).
-        mask_zero: whether lists without a combiner get a mask of the ids that are not 0.
+        sequence_combiner: how the ids of a list become one vector: "mean", "sum", "sqrtn", "max", an
+            ``AverageEmbeddingsByWeightFeature`` (id 0 is padding then), or a layer on (batch, length, dim). None keeps
+            (batch, length, dim).
+        mask_zero: whether the vectors of dense lists have a Keras mask of the ids that are not 0; for lists without a
+            combiner, and for combiners that are layers.
         trainable: False freezes the table.
         l2_batch_regularization_factor: f adds ``f * sum(e ** 2)`` over the batch's outputs to the loss.
         embeddings_initializer, embeddings_regularizer: Keras identifiers or objects. A regularizer is one of all rows: such
@@ -77,10 +80,7 @@ class EmbeddingTable(TabularBlock):
         columns = list(col_schemas) or list(schema or ())
         if not columns or not all(isinstance(column, ColumnSchema) for column in columns):
             raise ValueError(f"col_schemas must hold at least one ColumnSchema. Received: {columns}")
-        if isinstance(sequence_combiner, str) and sequence_combiner not in _COMBINERS:
-            raise ValueError(
-                f"sequence_combiner must be None, a layer or one of {_COMBINERS}. Received: {sequence_combiner!r}"
-            )
+        sequence_combiner = as_combiner(sequence_combiner)
         if l2_batch_regularization_factor < 0:
             raise ValueError(
                 f"l2_batch_regularization_factor must not be negative. Received: {l2_batch_regularization_factor}"
@@ -94,13 +94,16 @@ class EmbeddingTable(TabularBlock):
             columns[0].domain_name,
             columns[0].cardinality,
             dim,
-            combiner=sequence_combiner if isinstance(sequence_combiner, str) else "sum",
+            combiner=sequence_combiner
+            if isinstance(sequence_combiner, str)
+            else "mean"
+            if self._weight_name
+            else "sum",
             initializer=embeddings_initializer,
             regularizer=embeddings_regularizer,
             trainable=trainable,
         )
         self.collection = EmbeddingBagCollection([self._feature(c) for c in columns], dtype=self.dtype_policy)
-        self.supports_masking = True
 
     # ---- made of data ----
 
@@ -144,6 +147,16 @@ class EmbeddingTable(TabularBlock):
     # ---- its parts ----
 
     @property
+    def schema(self) -> Schema:
+        """The columns, and the weights of their ids."""
+        return self._schema + weight_columns({self._weight_name} - {None, *self._schema.column_names})
+
+    @property
+    def _weight_name(self) -> str | None:
+        combiner = self.sequence_combiner
+        return combiner.weight_feature_name if isinstance(combiner, AverageEmbeddingsByWeightFeature) else None
+
+    @property
     def table(self) -> keras.Variable:
         """The variable (rows, dim)."""
         return self.collection.tables[self.table_config.name]
@@ -162,61 +175,54 @@ class EmbeddingTable(TabularBlock):
         Raises:
             ValueError: if its domain or its largest id is another one, or the table has a column of that name.
         """
-        _check_same_domain(self.schema.first, col_schema)
+        _check_same_domain(self._schema.first, col_schema)
         if col_schema.name in self.feature_names:
             raise ValueError(
                 f"col_schema must have a new name. Received: {col_schema.name!r}, known: {self.feature_names}"
             )
-        self._schema = Schema([*self.schema, col_schema])
+        self._schema = Schema([*self._schema, col_schema])
         self.collection.features.append(self._feature(col_schema))
 
     def select_by_tag(self, tags: Tags | str | Sequence[str]) -> EmbeddingTable | None:
         """The table, if any of its columns has any of the tags, or None."""
-        return self if len(self.schema.select_by_tag(tags)) else None
+        return self if len(self._schema.select_by_tag(tags)) else None
 
     def _feature(self, column: ColumnSchema) -> FeatureConfig:
-        pooled = column.is_list and isinstance(self.sequence_combiner, str)
-        return FeatureConfig(column.name, self.table_config, padding_id=0 if pooled else None)
+        return FeatureConfig(column.name, self.table_config, padding_id=0 if self._pools(column) else None)
+
+    def _pools(self, column: ColumnSchema) -> bool:
+        """Whether the lookup itself makes one vector of the column's lists."""
+        return column.is_list and (isinstance(self.sequence_combiner, str) or self._weight_name is not None)
 
     # ---- running ----
 
     def transform(self, inputs: Any) -> Any:
         bare = not isinstance(inputs, Mapping)
         inputs = as_features(inputs, self.schema)
-        missing = [name for name in self.feature_names if name not in inputs]
+        missing = [name for name in self.schema.column_names if name not in inputs]
         if missing:
             raise ValueError(
-                f"inputs must have the columns {self.feature_names}. Received: {sorted(inputs)}; missing: {missing}"
+                f"inputs must have the columns {self.schema.column_names}. Received: {sorted(inputs)}; missing: {missing}"
             )
-        ids, shape_again = {}, {}
-        for column in self.schema:
-            value = inputs[column.name]
-            if column.is_list and not isinstance(self.sequence_combiner, str):
-                ids[column.name], shape_again[column.name] = _one_by_one(column.name, value, self.dim)
-            else:
-                ids[column.name] = value
-        outputs = dict(self.collection(ids))
-        for name, shape in shape_again.items():
-            outputs[name] = shape(outputs[name])
+        ids, weights, form = {}, {}, {}
+        for column in self._schema:
+            name = column.name
+            ids[name] = inputs[name]
+            if column.is_list and not self._pools(column):
+                ids[name], form[name] = one_by_one(name, ids[name], self.dim, 0 if self.mask_zero else None)
+            elif column.is_list and self._weight_name is not None:
+                weights[name] = inputs[self._weight_name]
+        outputs = dict(self.collection(ids, weights or None))
+        for name, in_form in form.items():
+            outputs[name] = in_form(outputs[name])
             if self.sequence_combiner is not None:
-                outputs[name] = self.sequence_combiner(outputs[name])
+                outputs[name] = run_layer(self.sequence_combiner, outputs[name])
         if self.l2_batch_regularization_factor and not is_symbolic(outputs):
             for output in outputs.values():
                 flat = getattr(output, "flat_values", output)
                 squares = ops.sum(ops.square(ops.cast(flat, "float32")))
                 self.add_loss(self.l2_batch_regularization_factor * squares)
         return next(iter(outputs.values())) if bare else outputs
-
-    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
-        if not self.mask_zero or self.sequence_combiner is not None:
-            return None
-        if isinstance(inputs, Mapping):
-            return {name: self._mask(inputs.get(name)) for name in self.feature_names}
-        return self._mask(inputs)
-
-    def _mask(self, ids: Any) -> Any:
-        is_dense = hasattr(ids, "shape") and not hasattr(ids, "row_splits") and not hasattr(ids, "dense_shape")
-        return ops.not_equal(ids, 0) if is_dense and rank_of(ids) == 2 else None
 
     # ---- saving ----
 
@@ -251,21 +257,6 @@ def _check_same_domain(first: ColumnSchema, other: ColumnSchema) -> None:
         )
 
 
-def _one_by_one(name: str, ids: Any, dim: int) -> tuple[Any, Callable[[Any], Any]]:
-    """The ids of a list as bags of one, and what gives the rows the list's form again."""
-    if hasattr(ids, "with_values"):
-        return ids.values, ids.with_values
-    if isinstance(ids, tuple | list) or hasattr(ids, "dense_shape"):
-        raise ValueError(
-            f"The list '{name}' must be a dense or ragged tensor without a sequence_combiner. "
-            f"Received: {type(ids).__name__}"
-        )
-    ids = ops.convert_to_tensor(ids)
-    length = ids.shape[1] if rank_of(ids) == 2 else 1
-    length = ops.shape(ids)[1] if length is None else length
-    return ops.reshape(ids, (-1, 1)), lambda rows: ops.reshape(rows, (-1, length, dim))
-
-
 def infer_embedding_dim(column: ColumnSchema, multiplier: float = 2.0, multiple_of_8: bool = True) -> int:
     """``ceil(cardinality ** 0.25 * multiplier)``, rounded up to a multiple of 8.
 
@@ -283,7 +274,7 @@ def Embeddings(
     schema: Schema,
     dim: int | Mapping[str, int] | None = None,
     infer_dim_fn: Callable[[ColumnSchema], int] = infer_embedding_dim,
-    sequence_combiner: str = "mean",
+    sequence_combiner: Any = "mean",
     embeddings_initializer: Any = "uniform",
     embeddings_regularizer: Any = None,
     trainable: bool | Mapping[str, bool] = True,
@@ -295,13 +286,16 @@ def Embeddings(
         schema: the columns; those of one domain share a table.
         dim: of all tables, or a dictionary by column or domain name; where it says nothing ``infer_dim_fn`` does.
         infer_dim_fn: length of the rows for a column.
-        sequence_combiner: how lists are pooled.
+        sequence_combiner: how lists are pooled: "mean", "sum", "sqrtn", "max", an ``AverageEmbeddingsByWeightFeature``, a
+            layer on (batch, length, dim), which is copied for each list, or None to keep that; or a dictionary of these by
+            column or domain name, "mean" where it says nothing. Columns of one table must not name different ones.
         embeddings_initializer, embeddings_regularizer: one for all, or a dictionary by column or domain name.
         trainable: the same.
         **kwargs: of :class:`EmbeddingFeatures`.
 
     Returns:
-        A block whose tables are reachable by name: ``block.table("movieId")``.
+        A block whose tables are reachable by name: ``block.table("movieId")``; a ``SequenceEmbeddingFeatures`` if a list
+        stays one.
 
     Example:
         >>> from merlin_models.blocks import Embeddings
@@ -312,6 +306,14 @@ def Embeddings(
     """
     tables: dict[str, TableConfig] = {}
     first: dict[str, ColumnSchema] = {}
+    by_name = sequence_combiner if isinstance(sequence_combiner, Mapping) else None
+    combiners = {
+        column.name: as_combiner(
+            sequence_combiner if by_name is None else by_name.get(column.name, by_name.get(column.domain_name, "mean"))
+        )
+        for column in schema
+        if column.is_list
+    }
     for column in schema:
         domain = column.domain_name
         _check_same_domain(first.setdefault(domain, column), column)
@@ -328,15 +330,43 @@ def Embeddings(
             domain,
             column.cardinality,
             given(dim, None) or infer_dim_fn(column),
-            combiner=sequence_combiner,
+            combiner=_table_combiner(
+                domain, [combiners[c.name] for c in schema if c.domain_name == domain and c.is_list]
+            ),
             initializer=type(initializer).from_config(initializer.get_config())
             if not isinstance(initializer, TensorInitializer)
             else initializer,
             regularizer=given(embeddings_regularizer, None),
             trainable=given(trainable, True),
         )
+    weights = {
+        name: combiner.weight_feature_name
+        for name, combiner in combiners.items()
+        if isinstance(combiner, AverageEmbeddingsByWeightFeature)
+    }
+    sequences = {name: combiner for name, combiner in combiners.items() if not _is_pooled(combiner)}
     features = [
-        FeatureConfig(column.name, tables[column.domain_name], padding_id=0 if column.is_list else None)
+        FeatureConfig(
+            column.name,
+            tables[column.domain_name],
+            padding_id=0 if column.is_list else None,
+        )
         for column in sorted(schema, key=lambda column: column.name)
     ]
-    return EmbeddingFeatures(features, schema=schema, **kwargs)
+    if sequences:
+        return SequenceEmbeddingFeatures(
+            features, weight_features=weights, sequence_combiners=sequences, schema=schema, **kwargs
+        )
+    return EmbeddingFeatures(features, weight_features=weights, schema=schema, **kwargs)
+
+
+def _table_combiner(name: str, combiners: Sequence[Any]) -> str:
+    """The combiner of a table, which is that of all the lists that it pools."""
+    found = {"mean" if isinstance(c, AverageEmbeddingsByWeightFeature) else c for c in combiners if _is_pooled(c)}
+    if len(found) > 1:
+        raise ValueError(f"Lists of one table, '{name}', must have one combiner. Received: {sorted(found)}")
+    return found.pop() if found else "mean"
+
+
+def _is_pooled(combiner: Any) -> bool:
+    return isinstance(combiner, str | AverageEmbeddingsByWeightFeature)

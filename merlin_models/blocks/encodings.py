@@ -15,7 +15,7 @@ from merlin_models.blocks.combinators import ParallelBlock, as_features
 from merlin_models.blocks.registry import BLOCKS
 from merlin_models.blocks.symbolic import is_symbolic
 from merlin_models.blocks.tabular import TabularBlock
-from merlin_models.ops import encode_bags, to_bags
+from merlin_models.ops import batch_of, encode_bags, to_bags
 from merlin_models.schema import Schema
 
 _MODES = ("one_hot", "multi_hot", "count")
@@ -85,7 +85,7 @@ class CategoryEncoding(TabularBlock):
     def _encoded(self, column: Any, inputs: Mapping[str, Any]) -> Any:
         ids, depth = inputs[column.name], column.cardinality
         if is_symbolic(ids):
-            return keras.KerasTensor((_batch_of(ids), depth), self.compute_dtype, sparse=self.sparse)
+            return keras.KerasTensor((batch_of(ids), depth), self.compute_dtype, sparse=self.sparse)
         weights = None if self.count_weights is None else inputs[self.count_weights]
         bags = to_bags(ids, weights, 0 if column.is_list else None, column.name)
         encoded = encode_bags(bags, depth, self.output_mode, sparse=self.sparse, name=column.name)
@@ -169,7 +169,7 @@ class HashedCross(TabularBlock):
         if is_symbolic(values):
             width = self.num_bins if self.output_mode == "one_hot" else 1
             dtype = self.compute_dtype if self.output_mode == "one_hot" else "int64"
-            return {self.output_name: keras.KerasTensor((_batch_of(values[0]), width), dtype, sparse=self.sparse)}
+            return {self.output_name: keras.KerasTensor((batch_of(values[0]), width), dtype, sparse=self.sparse)}
         combined = _int64(0)
         for value in values:
             combined = _mixed(ops.bitwise_xor(combined, _mixed(ops.reshape(ops.cast(value, "int64"), (-1, 1)))))
@@ -260,7 +260,3 @@ def _require(inputs: Mapping[str, Any], schema: Schema) -> None:
             f"Inputs must have the features {sorted(schema.column_names)}. Received: {sorted(inputs)}; "
             f"missing: {missing}"
         )
-
-
-def _batch_of(ids: Any) -> int | None:
-    return (ids[0] if isinstance(ids, tuple | list) else ids).shape[0]

@@ -12,8 +12,10 @@ class Prediction(NamedTuple):
         outputs: features, or predictions.
         targets: a tensor, a dictionary target -> tensor, or None.
         sample_weight: the same, for weights.
+        negative_candidate_ids: ids of the candidates that a task scores as negatives, or None.
     """
 
     outputs: Any
     targets: Any = None
     sample_weight: Any = None
+    negative_candidate_ids: Any = None

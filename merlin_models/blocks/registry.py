@@ -68,7 +68,8 @@ def get_block(block: Any) -> Any:
     """
     if not isinstance(block, str):
         return block
-    import merlin_models.transforms  # noqa: F401  enters its classes
+    import merlin_models.transformers
+    import merlin_models.transforms  # noqa: F401  both enter their classes
 
     entry = BLOCKS.get(block)
     required = [

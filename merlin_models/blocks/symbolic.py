@@ -25,10 +25,13 @@ class SymbolicBuild:
     def build(self, input_shape: Any) -> None:
         if not self.built:
             self.compute_output_spec(symbolic_inputs(input_shape, self.schema))
+            for layer in list(self._flatten_layers()):
+                if not layer.trainable:
+                    set_trainable(layer, False)  # also what was made since: a config says it of the block alone
 
-    def compute_output_spec(self, inputs: Any, training: bool | None = None) -> Any:
+    def compute_output_spec(self, inputs: Any, training: bool | None = None, **others: Any) -> Any:
         # New tensors on both sides keep the inner run out of the graph of an outer functional model.
-        return _renewed(self.call(_renewed(inputs)))
+        return _renewed(self.call(_renewed(inputs), **_renewed(others)))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         spec = self.compute_output_spec(symbolic_inputs(input_shape, self.schema))
@@ -37,6 +40,12 @@ class SymbolicBuild:
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
         return cls(**parts_from_config(config))
+
+
+def set_trainable(layer: keras.layers.Layer, trainable: bool) -> None:
+    """Sets it here and below. Keras passes on changes only."""
+    layer.trainable = not trainable
+    layer.trainable = trainable
 
 
 def parts_from_config(config: dict[str, Any]) -> dict[str, Any]:
@@ -68,12 +77,14 @@ def symbolic_inputs(input_shape: Any, schema: Schema | None) -> Any:
 
 
 def shapes_of_schema(schema: Schema) -> dict[str, tuple[int | None, ...]] | None:
-    """Input shapes that a schema alone tells, or None if it leaves the width of a continuous list open."""
+    """Input shapes that a schema alone tells, or None if it leaves the width of a vector open."""
     shapes: dict[str, tuple[int | None, ...]] = {}
     for column in schema:
-        if not column.is_list:
+        if not column.is_list and not column.has_tag(Tags.EMBEDDING):
             shapes[column.name] = (None, 1)
-        elif column.has_tag(Tags.CATEGORICAL):
+        elif column.has_tag(Tags.CATEGORICAL) or (
+            column.has_tag(Tags.SEQUENCE) and not column.shape and not column.has_tag(Tags.EMBEDDING)
+        ):
             shapes[column.name] = (None, None)
         elif column.shape:
             shapes[column.name] = (None, *column.shape)

@@ -1,4 +1,4 @@
-"""Keras layers over the compiled ops."""
+"""Keras layers: over the compiled ops, and for retrieval."""
 
 from __future__ import annotations
 

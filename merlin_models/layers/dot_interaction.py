@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from merlin_models.layers.embedding_bag_collection import EmbeddingBagCollection
-from merlin_models.ops.dot_interaction import ORDERS, PRECISIONS, dot_interaction
+from merlin_models.ops.dot_interaction import check_options, dot_interaction
 from merlin_models.ops.lookup_interaction import fuses_here, lookup_interaction, why_not_fused
 
 
@@ -63,12 +63,7 @@ class DotInteraction(keras.layers.Layer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        if order not in ORDERS:
-            raise ValueError(f"order must be one of {ORDERS}. Received: {order!r}")
-        if precision is not None and precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {PRECISIONS} or None. Received: {precision!r}")
-        if not isinstance(pad_to, int) or not 1 <= pad_to <= 1024:
-            raise ValueError(f"pad_to must be an integer in [1, 1024]. Received: {pad_to!r}")
+        check_options(order, pad_to, precision)
         if skip_gather and (order != "lower" or concat_first or pad_to != 1):
             raise ValueError("skip_gather must not be combined with order, concat_first or pad_to.")
         self.self_interaction, self.skip_gather = bool(self_interaction), bool(skip_gather)

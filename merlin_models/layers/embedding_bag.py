@@ -6,8 +6,8 @@ from typing import Any
 
 import keras
 
-from merlin_models.layers.embedding_bag_collection import _TABLE_DTYPES, _batch_of
-from merlin_models.ops.bags import to_bags
+from merlin_models.layers.embedding_bag_collection import TABLE_DTYPES
+from merlin_models.ops.bags import batch_of, to_bags
 from merlin_models.ops.embedding_bag import COMBINERS, embedding_bag
 
 
@@ -68,9 +68,9 @@ class EmbeddingBag(keras.layers.Layer):
         self.embeddings_regularizer = keras.regularizers.get(embeddings_regularizer)
         self.embeddings_constraint = keras.constraints.get(embeddings_constraint)
         self.padding_id, self.embeddings_dtype = padding_id, embeddings_dtype
-        if (embeddings_dtype or self.variable_dtype) not in _TABLE_DTYPES:
+        if (embeddings_dtype or self.variable_dtype) not in TABLE_DTYPES:
             raise ValueError(
-                f"embeddings_dtype must be one of {_TABLE_DTYPES}. Received: {embeddings_dtype or self.variable_dtype}"
+                f"embeddings_dtype must be one of {TABLE_DTYPES}. Received: {embeddings_dtype or self.variable_dtype}"
             )
         self.supports_jit = False  # the op has no XLA kernel
 
@@ -95,7 +95,7 @@ class EmbeddingBag(keras.layers.Layer):
         return keras.ops.cast(output, self.compute_dtype)
 
     def compute_output_spec(self, inputs: Any, weights: Any = None) -> keras.KerasTensor:
-        return keras.KerasTensor((_batch_of(inputs), self.output_dim), self.compute_dtype)
+        return keras.KerasTensor((batch_of(inputs), self.output_dim), self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
         return {

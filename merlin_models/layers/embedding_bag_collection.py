@@ -8,10 +8,10 @@ from typing import Any
 
 import keras
 
-from merlin_models.ops.bags import Bags, to_bags
+from merlin_models.ops.bags import Bags, batch_of, to_bags
 from merlin_models.ops.embedding_bag import COMBINERS, embedding_bag
 
-_TABLE_DTYPES = ("float32", "float16", "bfloat16")
+TABLE_DTYPES = ("float32", "float16", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,8 +44,8 @@ class TableConfig:
                 raise ValueError(f"{argument} of table '{self.name}' must be a positive integer. Received: {value!r}")
         if self.combiner not in COMBINERS:
             raise ValueError(f"combiner of table '{self.name}' must be one of {COMBINERS}. Received: {self.combiner!r}")
-        if self.dtype is not None and self.dtype not in _TABLE_DTYPES:
-            raise ValueError(f"dtype of table '{self.name}' must be one of {_TABLE_DTYPES}. Received: {self.dtype!r}")
+        if self.dtype is not None and self.dtype not in TABLE_DTYPES:
+            raise ValueError(f"dtype of table '{self.name}' must be one of {TABLE_DTYPES}. Received: {self.dtype!r}")
 
     def get_config(self) -> dict[str, Any]:
         config = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -131,7 +131,7 @@ class EmbeddingBagCollection(keras.layers.Layer):
         if len(dtypes) > 1:
             raise ValueError(f"Tables of one collection must have one dtype. Received: {sorted(dtypes)}")
         self.table_dtype = dtypes.pop()
-        if self.table_dtype not in _TABLE_DTYPES:
+        if self.table_dtype not in TABLE_DTYPES:
             raise ValueError(f"Tables must be float32, float16 or bfloat16. Received: {self.table_dtype}")
         self._output_dtype = self._choose_output_dtype()
         self._tables: dict[str, keras.Variable] = {}
@@ -140,7 +140,7 @@ class EmbeddingBagCollection(keras.layers.Layer):
     def _choose_output_dtype(self) -> str:
         """What the op writes: the compute dtype where it can, else float32, which is then cast."""
         fits = self.compute_dtype in ("float32", self.table_dtype)
-        fits |= self.table_dtype == "float32" and self.compute_dtype in _TABLE_DTYPES
+        fits |= self.table_dtype == "float32" and self.compute_dtype in TABLE_DTYPES
         return self.compute_dtype if fits else "float32"
 
     def build(self, input_shape: Any = None) -> None:
@@ -209,7 +209,7 @@ class EmbeddingBagCollection(keras.layers.Layer):
 
     def compute_output_spec(self, inputs: dict[str, Any], weights: dict[str, Any] | None = None) -> Any:
         self._check_inputs(inputs, weights)
-        batches = {feature.name: _batch_of(inputs[feature.name]) for feature in self.features}
+        batches = {feature.name: batch_of(inputs[feature.name]) for feature in self.features}
         dims = {feature.name: feature.table.output_dim for feature in self.features}
         if self.output_form == "concat":
             return keras.KerasTensor((next(iter(batches.values())), sum(dims.values())), self.compute_dtype)
@@ -232,11 +232,3 @@ class EmbeddingBagCollection(keras.layers.Layer):
             for feature in config.pop("features")
         ]
         return cls(features, **config)
-
-
-def _batch_of(ids: Any) -> int | None:
-    """The static batch size of symbolic ids of any form."""
-    if isinstance(ids, tuple | list):
-        splits = ids[1].shape[0]
-        return None if splits is None else splits - 1
-    return ids.shape[0]

@@ -13,15 +13,18 @@ class KerasSequenceValidater(keras.callbacks.Callback):
     Args:
         dataloader: a `KerasSequenceLoader`, or anything else that `model.evaluate` takes.
         verbose: passed to `model.evaluate`.
+        pre: passed to the `evaluate` of a `merlin_models` model, such as a transform of sequences; None for none.
     """
 
-    def __init__(self, dataloader: Any, verbose: int = 0):
+    def __init__(self, dataloader: Any, verbose: int = 0, pre: Any = None):
         super().__init__()
         self.dataloader = dataloader
         self.verbose = verbose
+        self.pre = pre
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        results = self.model.evaluate(self.dataloader, return_dict=True, verbose=self.verbose)
+        options = {} if self.pre is None else {"pre": self.pre}
+        results = self.model.evaluate(self.dataloader, return_dict=True, verbose=self.verbose, **options)
         if logs is not None:
             logs.update({f"val_{name}": value for name, value in results.items()})
 

@@ -11,16 +11,27 @@ from keras import ops
 from merlin_models.blocks.base import register
 from merlin_models.blocks.combinators import SequentialBlock, as_features, run_in_sequence
 from merlin_models.blocks.inputs import InputBlock
+from merlin_models.blocks.positions import rows_of, split_positions
 from merlin_models.blocks.symbolic import SymbolicBuild, shapes_of_schema
 from merlin_models.layers import EmbeddingBag, EmbeddingBagCollection
+from merlin_models.models.batch_prediction import batch_predict
+from merlin_models.models.freezing import Freezing
 from merlin_models.models.objective import Objective
-from merlin_models.optimizers import EmbeddingOptimizer, RowSparseTraining, row_sparse_of, with_row_sparse
+from merlin_models.models.saving import SavedWithSchemas
+from merlin_models.models.steps import PreparedSteps
+from merlin_models.optimizers import (
+    EmbeddingOptimizer,
+    MultiOptimizer,
+    RowSparseTraining,
+    row_sparse_of,
+    with_row_sparse,
+)
 from merlin_models.schema import Schema
-from merlin_models.tasks import ParallelPredictionBlock, PredictionTask, computing_loss, tasks_of
+from merlin_models.tasks import ParallelPredictionBlock, PredictionTask, computing_loss, tasks_of, with_weights_of
 
 
 @register
-class Model(RowSparseTraining, SymbolicBuild, keras.Model):
+class Model(SavedWithSchemas, Freezing, PreparedSteps, RowSparseTraining, SymbolicBuild, keras.Model):
     """A recommender: blocks one after the other, the last of which is a prediction task or several.
 
     A model whose first block has a schema is built at once; others are built by their first batch.
@@ -32,7 +43,9 @@ class Model(RowSparseTraining, SymbolicBuild, keras.Model):
         inputs: dictionary feature -> tensor; others than the model's features are ignored.
 
     Returns:
-        Predictions (batch, 1) of the only task, or a dictionary task name -> predictions.
+        Predictions (batch, 1) of the only task, or a dictionary task name -> predictions. Where the blocks before the tasks
+        return ragged sequences (batch, None, dim), predictions are ragged, too; where a transform of sequences selects
+        positions, they have one row for each.
 
     Raises:
         ValueError: if the last block is no task; when called without all features.
@@ -53,6 +66,8 @@ class Model(RowSparseTraining, SymbolicBuild, keras.Model):
         super().__init__(name=name, **kwargs)
         self._objective: Objective | None = None
         self._dense_tables = False
+        self._prepare_steps()
+        self._prepare_freezing()
         self.blocks = _with_tasks(blocks)
         shapes = None if self.schema is None else shapes_of_schema(self.schema)
         if shapes is not None:
@@ -113,6 +128,7 @@ class Model(RowSparseTraining, SymbolicBuild, keras.Model):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         # Keras hands `training` to the sublayers.
+        inputs, positions = split_positions(inputs)
         schema = self.schema
         if schema is not None:
             inputs = as_features(inputs, schema)
@@ -123,7 +139,11 @@ class Model(RowSparseTraining, SymbolicBuild, keras.Model):
                     f"Received: {sorted(inputs)}; missing: {missing}"
                 )
             inputs = schema.filter_columns_from_dict(inputs)
-        return run_in_sequence(self.blocks, inputs, self.compute_dtype)
+        *body, tasks = self.blocks
+        with positions.active():
+            outputs = run_in_sequence(body, inputs, self.compute_dtype)
+        predictions = run_in_sequence([tasks], positions.rows(outputs), self.compute_dtype)
+        return positions.sequences(predictions, outputs)
 
     # ---- training ----
 
@@ -143,11 +163,14 @@ class Model(RowSparseTraining, SymbolicBuild, keras.Model):
         """Prepares for training, with the losses and metrics of the tasks unless others are given.
 
         Args:
-            optimizer, run_eagerly, steps_per_execution, jit_compile, auto_scale_loss: as in
+            optimizer: a Keras optimizer or its name; a :class:`MultiOptimizer`; or an ``EmbeddingOptimizer`` such as
+                ``LazyAdam(0.01)``, with its Keras form for what is no table.
+            run_eagerly, steps_per_execution, jit_compile, auto_scale_loss: as in
                 ``keras.Model.compile``. With "auto", a model with embedding tables of this library is not
                 compiled by XLA.
             loss: a Keras loss for all tasks, or a dictionary by target or task name.
-            loss_weights: dictionary by target or task name; the loss is the weighted sum over the tasks.
+            loss_weights: dictionary by target or task name, before the ``task_weights`` of a ``ParallelPredictionBlock``;
+                the loss is the weighted sum over the tasks.
             metrics, weighted_metrics: a list for all tasks, or a dictionary of lists by target or task name.
                 Sample weights apply to the weighted ones only.
             embedding_optimizer: how embedding tables are trained. "auto": by the row-sparse form of ``optimizer``,
@@ -167,9 +190,12 @@ class Model(RowSparseTraining, SymbolicBuild, keras.Model):
         if embedding_optimizer == "dense":
             optimizer = keras.optimizers.get(optimizer)
             if row_sparse_of(optimizer) is not None:
-                raise ValueError("embedding_optimizer must not be 'dense' where the optimizer is a RowSparse.")
-        elif self._has_tables():
+                raise ValueError(
+                    "embedding_optimizer must not be 'dense' where the optimizer is a RowSparse or a MultiOptimizer."
+                )
+        elif self._has_tables() or isinstance(optimizer, EmbeddingOptimizer):
             optimizer = with_row_sparse(optimizer, rule)
+        loss_weights = with_weights_of(self.blocks[-1], loss_weights)
         objective = Objective(self.prediction_tasks, loss, loss_weights, metrics, weighted_metrics, self.schema)
         super().compile(
             optimizer=optimizer,
@@ -202,14 +228,18 @@ class Model(RowSparseTraining, SymbolicBuild, keras.Model):
         training: bool = True,
     ) -> Any:
         """The weighted sum of the tasks' losses, and the regularization losses."""
+        y, y_pred, sample_weight = rows_of((y, y_pred, sample_weight))
         regularization = ops.zeros((), dtype=keras.config.floatx())
         for loss in self.losses:
             loss = ops.sum(ops.cast(loss, keras.config.floatx()))
             regularization = regularization + self._aggregate_additional_loss(loss)
+        sample_weight = self._objective.sample_weights(x, y, sample_weight)
         return self._objective.compute_loss(x, y, y_pred, sample_weight, regularization, training)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
-        self._objective.update_metrics(y, y_pred, sample_weight)
+        y, y_pred, sample_weight = rows_of((y, y_pred, sample_weight))
+        sample_weight = self._objective.sample_weights(x, y, sample_weight)
+        self._now_and_then(lambda: self._objective.update_metrics(y, y_pred, sample_weight))
         return self.get_metrics_result()
 
     @property
@@ -218,9 +248,40 @@ class Model(RowSparseTraining, SymbolicBuild, keras.Model):
         others = [metric for metric in super().metrics if metric is not self._loss_tracker]
         return others if self._objective is None else [*self._objective.metrics, *others]
 
+    # ---- predicting ----
+
+    def batch_predict(self, dataset: Any, batch_size: int) -> Any:
+        """Predictions beside the rows that they are for.
+
+        Args:
+            dataset: a pandas data frame, the path of a Parquet file or of a folder of them, which is read into memory, or a
+                dictionary feature -> array. Columns that are no feature of the model stay as they are.
+            batch_size: rows at a time.
+
+        Returns:
+            A new data frame, or dictionary: what came, and a column for each task, of its name. A row's prediction is a
+            number, or a list where there are several.
+
+        Raises:
+            ValueError: if a feature is missing, or a column has a task's name; for a data frame if the model has no schema.
+
+        Example:
+            >>> import numpy as np, pandas as pd, merlin_models.tf as ml
+            >>> schema = ml.Schema([ml.ColumnSchema.create_categorical("movieId", 9)])
+            >>> model = ml.Model(ml.InputBlock(schema), ml.BinaryClassificationTask("rating_b"))
+            >>> frame = pd.DataFrame({"movieId": [1, 2, 3], "title": ["a", "b", "c"]})
+            >>> list(model.batch_predict(frame, batch_size=2).columns)
+            ['movieId', 'title', 'rating_b/binary_classification_task']
+        """
+        return batch_predict(self, dataset, batch_size)
+
     # ---- saving ----
 
     def get_config(self) -> dict[str, Any]:
+        for layer in _in_several_places(self):
+            # Keras marks what is shared when it comes to it for the second time, and by then a block around the first place
+            # has its copy. So each place here is a second one.
+            keras.saving.serialize_keras_object(layer)
         blocks = [keras.saving.serialize_keras_object(block) for block in self.blocks]
         return {
             "name": self.name,
@@ -236,6 +297,9 @@ class Model(RowSparseTraining, SymbolicBuild, keras.Model):
         return cls(*config.pop("blocks"), **config)
 
     def get_compile_config(self) -> dict[str, Any] | None:
+        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        if self.built and isinstance(inner, MultiOptimizer) and not inner.built:
+            self.optimizer.build(self.trainable_variables)  # its config says which variable is whose
         config = super().get_compile_config()
         if not config:
             return config
@@ -247,6 +311,16 @@ class Model(RowSparseTraining, SymbolicBuild, keras.Model):
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built:
             self.optimizer.build(self.trainable_variables)
+
+
+def _in_several_places(model: keras.Model) -> list[keras.layers.Layer]:
+    """The layers that belong to several others, such as a table whose rows also score the output."""
+    parents: dict[int, set[int]] = {}
+    layers = {id(layer): layer for layer in model._flatten_layers()}
+    for parent in layers.values():
+        for child in parent._flatten_layers(include_self=False, recursive=False):
+            parents.setdefault(id(child), set()).add(id(parent))
+    return [layers[child] for child, of in parents.items() if len(of) > 1]
 
 
 def _with_tasks(blocks: Sequence[keras.layers.Layer]) -> list[keras.layers.Layer]:

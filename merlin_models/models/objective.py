@@ -8,8 +8,10 @@ from typing import Any
 import keras
 from keras import ops
 
+from merlin_models.blocks.symbolic import rank_of
 from merlin_models.schema import Schema
 from merlin_models.tasks.base import MetricTemplates, PredictionTask, TaskStep
+from merlin_models.tasks.sample_weight import times
 
 
 class Objective:
@@ -80,6 +82,11 @@ class Objective:
         ]
         return [self._loss, *self._task_losses, *own, self._regularization, self._total]
 
+    def metrics_of(self, task: PredictionTask) -> tuple[list[keras.metrics.Metric], list[keras.metrics.Metric]]:
+        """A task's metrics without and with sample weights."""
+        index = self.tasks.index(task)
+        return self._plain[index], self._weighted[index]
+
     def compute_loss(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any, regularization: Any, training: bool = True
     ) -> Any:
@@ -116,6 +123,21 @@ class Objective:
                 metric.update_state(target, prediction)
             for metric in self._weighted[index]:
                 metric.update_state(target, prediction, sample_weight=weight)
+
+    def sample_weights(self, x: Any, y: Any, sample_weight: Any) -> Any:
+        """The weights of a step: those given, times those of the tasks' rules."""
+        sample_weight = keras.tree.map_structure(_of_known_rank, sample_weight)
+        rules = [task.sample_weight for task in self.tasks]
+        if not any(rules):
+            return sample_weight
+        targets = zip(self.tasks, self._targets(y), strict=True)
+        columns = {task.target_name: target for task, target in targets if target is not None}
+        for more in (y, x):
+            columns.update(more if isinstance(more, Mapping) else {})
+        return [
+            given if rule is None else times(rule.compute(columns, task.target_name), given)
+            for task, rule, given in zip(self.tasks, rules, self._sample_weights(sample_weight), strict=True)
+        ]
 
     def _parts(self, y: Any, y_pred: Any, sample_weight: Any) -> list[tuple[PredictionTask, Any, Any, Any]]:
         targets = self._targets(y)
@@ -167,3 +189,8 @@ class Objective:
         if unknown:
             raise ValueError(f"Keys of {argument} must be targets or tasks, {sorted(known)}. Received: {unknown}")
         return [value.get(task.task_name, value.get(task.target_name)) for task in self.tasks]
+
+
+def _of_known_rank(weight: Any) -> Any:
+    """The weight, one a row where TensorFlow has forgotten its rank: it came once as (batch,) and once as (batch, 1)."""
+    return ops.reshape(weight, (-1,)) if hasattr(weight, "shape") and rank_of(weight) is None else weight

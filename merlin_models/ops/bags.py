@@ -90,6 +90,16 @@ def to_bags(ids: Any, weights: Any = None, padding_id: int | None = None, name: 
     return Bags(values, row_splits, weights, padding_id)
 
 
+def batch_of(ids: Any) -> int | None:
+    """The number of bags of ids in any form that :func:`to_bags` takes, symbolic ones too; None if it is not known."""
+    if not isinstance(ids, tuple | list):
+        return ids.shape[0]
+    if ids[1] is None:  # Bags of one length
+        return ids[0].shape[0]
+    splits = ids[1].shape[0]
+    return None if splits is None else splits - 1
+
+
 def op_inputs(features: Sequence[Bags]) -> dict[str, Any]:
     """The arguments of the compiled ops that say what the features' bags are.
 

@@ -12,7 +12,7 @@ from merlin_models import _native
 
 ORDERS = ("lower", "upper")
 PRECISIONS = ("float32", "tf32")
-MAX_FEATURES, MAX_DIM = 128, 1024
+MAX_FEATURES, MAX_DIM, MAX_PADDING = 128, 1024, 1024
 
 
 def dot_interaction(
@@ -63,7 +63,8 @@ def dot_interaction(
     """
     parts = list(features) if isinstance(features, list | tuple) else [features]
     parts = [tf.convert_to_tensor(part) for part in parts]
-    _check(parts, order, pad_to, precision)
+    check_options(order, pad_to, precision)
+    _check(parts)
     if precision is None:
         precision = "tf32" if tf.config.experimental.tensor_float_32_execution_enabled() else "float32"
     return _native.tf_ops().merlin_dot_interaction(
@@ -76,7 +77,17 @@ def dot_interaction(
     )
 
 
-def _check(parts: list[tf.Tensor], order: str, pad_to: int, precision: str | None) -> None:
+def check_options(order: str, pad_to: int, precision: str | None) -> None:
+    """Raises ValueError for what :func:`dot_interaction` does not take."""
+    if order not in ORDERS:
+        raise ValueError(f"order must be one of {ORDERS}. Received: {order!r}")
+    if precision is not None and precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {PRECISIONS} or None. Received: {precision!r}")
+    if not isinstance(pad_to, int) or not 1 <= pad_to <= MAX_PADDING:
+        raise ValueError(f"pad_to must be an integer in [1, {MAX_PADDING}]. Received: {pad_to!r}")
+
+
+def _check(parts: list[tf.Tensor]) -> None:
     if not parts:
         raise ValueError("features must hold at least one tensor. Received: none")
     for i, part in enumerate(parts):
@@ -99,12 +110,6 @@ def _check(parts: list[tf.Tensor], order: str, pad_to: int, precision: str | Non
     counts = [1 if part.shape.rank == 2 else (part.shape[1] if part.shape.rank == 3 else None) for part in parts]
     if None not in counts and not 1 <= sum(counts) <= MAX_FEATURES:
         raise ValueError(f"features must be 1 to {MAX_FEATURES} together. Received: {sum(counts)}")
-    if order not in ORDERS:
-        raise ValueError(f"order must be one of {ORDERS}. Received: {order!r}")
-    if precision is not None and precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {PRECISIONS} or None. Received: {precision!r}")
-    if not isinstance(pad_to, int) or not 1 <= pad_to <= 1024:
-        raise ValueError(f"pad_to must be an integer in [1, 1024]. Received: {pad_to!r}")
 
 
 @tf.RegisterGradient("MerlinDotInteraction")

@@ -72,18 +72,11 @@ def embedding_bag(
     if isinstance(combiners, str):
         combiners = [combiners] * len(features)
     names = [f"feature_{i}" for i in range(len(features))] if names is None else list(names)
-    given, tables = list(tables), [_unwrap(table) for table in tables]
-    _check(tables, features, table_of_feature, combiners, names)
+    given, tables = list(tables), [unwrap(table) for table in tables]
+    check_call(tables, features, table_of_feature, combiners, names)
 
     table_dtype = tf.as_dtype(tables[0].dtype)
-    output_dtype = table_dtype if output_dtype is None else tf.as_dtype(output_dtype)
-    if output_dtype not in (tf.float32, table_dtype) and not (
-        table_dtype == tf.float32 and output_dtype in TABLE_DTYPES
-    ):
-        raise ValueError(
-            f"output_dtype must be float32 or the tables' {table_dtype.name} (any of float32, float16, bfloat16 for "
-            f"float32 tables). Received: {output_dtype.name}"
-        )
+    output_dtype = check_output_dtype(table_dtype if output_dtype is None else output_dtype, table_dtype)
     resource = isinstance(tables[0], tf.Variable)
     recorder = current_recorder() if resource else None
     recorded = recorder is not None and recorder.takes(given)
@@ -112,13 +105,14 @@ def embedding_bag(
     return outputs[0] if concat else outputs
 
 
-def _unwrap(table: Any) -> Any:
+def unwrap(table: Any) -> Any:
     """The tf.Variable of a Keras variable, or the tensor."""
     table = getattr(table, "value", table) if not isinstance(table, tf.Variable) else table
     return table if isinstance(table, tf.Variable) else tf.convert_to_tensor(table)
 
 
-def _check(tables, features, table_of_feature, combiners, names) -> None:
+def check_call(tables, features, table_of_feature, combiners, names) -> None:
+    """Raises TypeError or ValueError for what :func:`embedding_bag` does not take."""
     if not tables:
         raise ValueError("tables must hold at least one variable or tensor. Received: none")
     for t, table in enumerate(tables):
@@ -149,6 +143,18 @@ def _check(tables, features, table_of_feature, combiners, names) -> None:
             raise ValueError(f"Feature '{name}': combiner 'max' takes no weights. Received: weights")
 
 
+def check_output_dtype(output_dtype: Any, table_dtype: tf.DType) -> tf.DType:
+    """The dtype that outputs shall have; ValueError if tables of the other have no kernel for it."""
+    output_dtype = tf.as_dtype(output_dtype)
+    fits = output_dtype in (tf.float32, table_dtype) or (table_dtype == tf.float32 and output_dtype in TABLE_DTYPES)
+    if not fits:
+        raise ValueError(
+            f"output_dtype must be float32 or the tables' {table_dtype.name} (any of float32, float16, bfloat16 for "
+            f"float32 tables). Received: {output_dtype.name}"
+        )
+    return output_dtype
+
+
 def _gradient(resource: bool):
     def gradient(op, *grads):
         attrs = ("T", "Tids", "Tout", "table_of_feature", "splits_of_feature", "weights_of_feature")
@@ -165,8 +171,8 @@ def _gradient(resource: bool):
         kwargs.pop("Tids"), kwargs.pop("Tout")  # inferred from the inputs
         if not resource:
             kwargs.pop("T")
-        kwargs["combiners"] = [_text(c) for c in kwargs["combiners"]]
-        kwargs["names"] = [_text(c) for c in kwargs["names"]]
+        kwargs["combiners"] = [text_of(c) for c in kwargs["combiners"]]
+        kwargs["names"] = [text_of(c) for c in kwargs["names"]]
         unique_ids, rows, weights_grad = grad_op(
             tables=tables, ids=ids, row_splits=splits, weights=weights, grad=list(grads), **kwargs
         )
@@ -182,7 +188,7 @@ def _gradient(resource: bool):
     return gradient
 
 
-def _text(value: bytes | str) -> str:
+def text_of(value: bytes | str) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from merlin_models import _native
 from merlin_models.ops.bags import Bags, op_inputs
-from merlin_models.ops.embedding_bag import _check, _unwrap
+from merlin_models.ops.embedding_bag import check_call, unwrap
 from merlin_models.ops.update_rule import UpdateRule
 
 
@@ -70,10 +70,10 @@ def embedding_bag_update(
     names = [f"feature_{i}" for i in range(count)] if names is None else list(names)
     grad_of_feature = list(range(count)) if grad_of_feature is None else list(grad_of_feature)
     column_of_feature = [0] * count if column_of_feature is None else list(column_of_feature)
-    tables = [_unwrap(table) for table in tables]
+    tables = [unwrap(table) for table in tables]
     grads = [tf.convert_to_tensor(grad) for grad in grads]
-    slots = [[_unwrap(slot) for slot in own] for own in slots]
-    _check(tables, features, table_of_feature, combiners, names)
+    slots = [[unwrap(slot) for slot in own] for own in slots]
+    check_call(tables, features, table_of_feature, combiners, names)
     _check_update(tables, slots, grads, rule, grad_of_feature, column_of_feature, count)
 
     return _native.tf_ops().merlin_embedding_bag_update(

@@ -10,7 +10,8 @@ from tensorflow.python.eager import tape as _tape
 
 from merlin_models import _native
 from merlin_models.ops.bags import Bags, op_inputs
-from merlin_models.ops.embedding_bag import _text, _unwrap
+from merlin_models.ops.dot_interaction import check_options
+from merlin_models.ops.embedding_bag import check_call, check_output_dtype, text_of, unwrap
 from merlin_models.ops.lookups import Lookup, current_recorder
 
 MAX_FEATURES, MAX_HOTNESS = 32, 16
@@ -22,9 +23,9 @@ def why_not_fused(
     tables: Sequence[Any], features: Sequence[Bags], combiners: Sequence[str], first: Any, output_dtype: Any
 ) -> str:
     """Why :func:`lookup_interaction` has no kernel on CUDA for these, or "" if it has; arguments are as there."""
-    output_dtype, table_dtype = tf.as_dtype(output_dtype), tf.as_dtype(_unwrap(tables[0]).dtype)
+    output_dtype, table_dtype = tf.as_dtype(output_dtype), tf.as_dtype(unwrap(tables[0]).dtype)
     dims = {int(table.shape[1]) for table in tables}
-    if not all(isinstance(_unwrap(table), tf.Variable) for table in tables):
+    if not all(isinstance(unwrap(table), tf.Variable) for table in tables):
         return "tables are no variables"
     if len(dims) > 1 or (first is not None and first.shape[-1] not in dims):
         return "vectors differ in length"
@@ -81,7 +82,7 @@ def lookup_interaction(
         (batch, width), see :func:`merlin_models.ops.dot_interaction`.
 
     Raises:
-        ValueError: if the arguments disagree with each other.
+        TypeError, ValueError: if the arguments disagree with the above.
         tf.errors.InvalidArgumentError: for what the kernel cannot take; :func:`why_not_fused` says so beforehand.
 
     Example:
@@ -92,15 +93,15 @@ def lookup_interaction(
         >>> lookup_interaction([table], bags, [0, 0], ["sum", "sum"]).numpy().tolist()
         [[8.0], [8.0]]
     """
-    given, tables = list(tables), [_unwrap(table) for table in tables]
+    given, tables = list(tables), [unwrap(table) for table in tables]
     if not all(isinstance(table, tf.Variable) for table in tables):
         raise TypeError("tables must be variables. Received: a tensor")
     names = [f"feature_{i}" for i in range(len(features))] if names is None else list(names)
-    for what, values in (("table_of_feature", table_of_feature), ("combiners", combiners), ("names", names)):
-        if len(values) != len(features):
-            raise ValueError(f"{what} must have one entry a feature. Received: {len(values)} for {len(features)}")
+    check_call(tables, features, table_of_feature, combiners, names)
+    check_options(order, pad_to, precision)
     if output_dtype is None:
         output_dtype = tables[0].dtype if first is None else first.dtype
+    output_dtype = check_output_dtype(output_dtype, tables[0].dtype)
     if precision is None:
         precision = "tf32" if tf.config.experimental.tensor_float_32_execution_enabled() else "float32"
     recorder = current_recorder()
@@ -139,9 +140,9 @@ def _gradient(op, grad):
         begin += count
     tables, ids, splits, weights, first = parts
     attrs = {attr: op.get_attr(attr) for attr in (*_ATTRS, *_OWN_ATTRS)}
-    attrs["combiners"] = [_text(c) for c in attrs["combiners"]]
-    attrs["names"] = [_text(n) for n in attrs["names"]]
-    attrs["order"] = _text(attrs["order"])
+    attrs["combiners"] = [text_of(c) for c in attrs["combiners"]]
+    attrs["names"] = [text_of(n) for n in attrs["names"]]
+    attrs["order"] = text_of(attrs["order"])
     trainable = op.get_attr("tables_trainable")
     bag_inputs = {"tables": tables, "ids": ids, "row_splits": splits, "weights": weights}
     ops = _native.tf_ops()

@@ -15,11 +15,11 @@ def is_ragged(x: Any) -> bool:
 
 
 def to_ragged(x: Any, lengths: Any = None, name: str = "input") -> tf.RaggedTensor:
-    """Lists in any form as a ``tf.RaggedTensor`` (batch, None, ...).
+    """Lists in any form as a ``tf.RaggedTensor`` (batch, None, ...) with int64 row splits.
 
     Args:
         x: one of
-            a ragged tensor, which is returned as it is;
+            a ragged tensor;
             a ``tf.SparseTensor`` (batch, width) in row-major order, each of whose entries is an item;
             a pair ``(values, row_splits)`` of rank 1, or ``(values, row_lengths)`` of shapes (n, 1) and (batch, 1), which is
             how NVTabular's loader gave lists;
@@ -37,7 +37,7 @@ def to_ragged(x: Any, lengths: Any = None, name: str = "input") -> tf.RaggedTens
         [[1, 2], [0, 3]]
     """
     if isinstance(x, tf.RaggedTensor):
-        return x
+        return x.with_row_splits_dtype(tf.int64)
     if isinstance(x, tf.SparseTensor):
         return tf.RaggedTensor.from_row_splits(x.values, splits_of_sparse(x), validate=False)
     if isinstance(x, tuple | list) and len(x) == 2:
@@ -79,6 +79,17 @@ def to_dense(x: Any, max_length: int | None = None, name: str = "input") -> tf.T
     return ragged.to_tensor(shape=shape)
 
 
+def to_padded(x: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Ragged sequences padded with zeros, (batch, length, ...), and the mask (batch, length) of their items.
+
+    The length is at least 1, also for sequences that are all empty: not every layer knows what to do with none.
+    """
+    length = tf.maximum(x.bounding_shape(axis=1), 1)
+    shape = tf.concat([[-1, length], tf.shape(x.flat_values, out_type=length.dtype)[1:]], 0)
+    padded = tf.ensure_shape(x.to_tensor(shape=shape), [x.shape[0], None, *x.flat_values.shape[1:]])
+    return padded, tf.sequence_mask(x.row_lengths(), length)
+
+
 def to_sparse(x: Any, name: str = "input") -> tf.SparseTensor:
     """Lists in any form that :func:`to_ragged` takes as a ``tf.SparseTensor`` (batch, longest list)."""
     return x if isinstance(x, tf.SparseTensor) else to_ragged(x, name=name).to_sparse()
@@ -89,9 +100,9 @@ def row_lengths(x: tf.RaggedTensor) -> tf.Tensor:
     return x.row_lengths()
 
 
-def valid_positions(x: tf.RaggedTensor, length: Any = None) -> tf.Tensor:
-    """Boolean (batch, length): where the padded form of the lists has an item and no padding."""
-    return tf.sequence_mask(x.row_lengths(), length)
+def items_of_padded(x: Any, like: tf.RaggedTensor) -> tf.RaggedTensor:
+    """What a padded tensor (batch, length, ...) has at the items of the lists ``like``, as ragged as these."""
+    return like.with_flat_values(tf.boolean_mask(x, tf.sequence_mask(like.row_lengths(), tf.shape(x)[1])))
 
 
 def repeat_for_items(x: Any, like: tf.RaggedTensor) -> tf.RaggedTensor:
@@ -102,6 +113,24 @@ def repeat_for_items(x: Any, like: tf.RaggedTensor) -> tf.RaggedTensor:
 def ragged_where(x: tf.RaggedTensor, keep: tf.Tensor) -> tf.RaggedTensor:
     """The items of lists for which the boolean ``keep``, (number of items,), is true."""
     return tf.ragged.boolean_mask(x, x.with_flat_values(keep))
+
+
+def mask_like(mask: Any, x: Any) -> tf.Tensor:
+    """A mask of positions, ragged or (batch, length), for sequences ``x`` in either form.
+
+    Returns:
+        (number of items,) for ragged sequences, (batch, length) for dense ones, whose positions beyond the mask are False.
+    """
+    if isinstance(x, tf.RaggedTensor):
+        return mask.flat_values if isinstance(mask, tf.RaggedTensor) else items_of_padded(mask, x).flat_values
+    if isinstance(mask, tf.RaggedTensor):
+        return mask.to_tensor(shape=tf.stack([-1, tf.shape(x)[1]]))
+    return mask
+
+
+def select_positions(x: Any, mask: Any) -> tf.Tensor:
+    """What sequences (batch, length, ...), ragged or dense, have where a mask is true: (number of positions, ...)."""
+    return tf.boolean_mask(x.flat_values if isinstance(x, tf.RaggedTensor) else x, mask_like(mask, x))
 
 
 def positions_in_rows(x: tf.RaggedTensor) -> tf.Tensor:
@@ -121,6 +150,17 @@ def check_lengths(x: tf.RaggedTensor, at_least: int, message: str) -> tf.RaggedT
         return x.with_flat_values(tf.identity(x.flat_values))
 
 
+def check_at_most(count: Any, limit: int, message: str) -> Any:
+    """The count, after a check that it is not above a limit.
+
+    Raises:
+        tf.errors.InvalidArgumentError: if it is.
+    """
+    check = tf.debugging.assert_less_equal(count, limit, message)
+    with tf.control_dependencies([] if check is None else [check]):
+        return tf.identity(count)
+
+
 def check_equal_lengths(x: tf.RaggedTensor, like: tf.RaggedTensor, message: str) -> tf.RaggedTensor:
     """The lists, with the row splits of ``like``, after a check that they are as long.
 
@@ -135,3 +175,31 @@ def check_equal_lengths(x: tf.RaggedTensor, like: tf.RaggedTensor, message: str)
         check = tf.debugging.assert_equal(x.row_lengths(), like.row_lengths(), message)
     with tf.control_dependencies([] if check is None else [check]):
         return like.with_flat_values(tf.identity(x.flat_values))
+
+
+def take_rows(x: Any, rows: Any) -> Any:
+    """Rows of a batch, in any order and any number of times, in the form in which the batch came.
+
+    Args:
+        x: a tensor (batch, ...), ragged, sparse (batch, width), or a pair ``(values, row_splits)`` of rank 1.
+        rows: integers (n,), in [0, batch).
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from merlin_models.ops import take_rows
+        >>> take_rows(tf.ragged.constant([[1, 2], [3]]), [1, 0, 1]).to_list()
+        [[3], [1, 2], [3]]
+    """
+    if isinstance(x, tf.SparseTensor):
+        sparse = tf.gather(to_ragged(x), rows).to_sparse()
+        return tf.SparseTensor(sparse.indices, sparse.values, [sparse.dense_shape[0], x.dense_shape[1]])
+    if isinstance(x, tuple | list):
+        taken = tf.gather(to_ragged(x), rows)
+        return taken.values, taken.row_splits
+    return tf.gather(x, rows)
+
+
+def append_to_rows(x: tf.RaggedTensor, value: Any) -> tf.RaggedTensor:
+    """The lists with one more item each, of this value."""
+    last = tf.fill(tf.concat([[x.nrows(tf.int32), 1], tf.shape(x.flat_values)[1:]], 0), tf.cast(value, x.dtype))
+    return tf.concat([x, tf.RaggedTensor.from_tensor(last, row_splits_dtype=x.row_splits.dtype)], axis=1)

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from merlin_models.ops.embedding_bag import _unwrap
+from merlin_models.ops.embedding_bag import unwrap
 from merlin_models.ops.inbatch_softmax import InbatchSoftmax, float_row, inbatch_softmax, integer_ids, one_each
 
 
@@ -55,7 +55,7 @@ def sampled_softmax(
         Jean et al., `On Using Very Large Target Vocabulary for Neural Machine Translation
         <https://arxiv.org/abs/1412.2007>`_, 2015.
     """
-    queries, table = tf.convert_to_tensor(queries), _unwrap(table)
+    queries, table = tf.convert_to_tensor(queries), unwrap(table)
     if table.shape.rank not in (2, None):
         raise ValueError(f"table must have rank 2. Received shape: {table.shape}")
     positive_ids = one_each("positive_ids", integer_ids("positive_ids", positive_ids), queries, "queries")

@@ -13,10 +13,10 @@ import tensorflow as tf
 from keras import ops
 
 from merlin_models.ops.bags import Bags
-from merlin_models.ops.embedding_bag_update import embedding_bag_update
 from merlin_models.ops.lookups import LookupOutput
 from merlin_models.ops.update_rule import UpdateRule
-from merlin_models.optimizers.rules import EmbeddingOptimizer, rule_like, why_no_rule
+from merlin_models.optimizers.rules import EmbeddingOptimizer, keras_like, rule_like, why_no_rule
+from merlin_models.optimizers.table_steps import Contribution, Table, contribution_of, update_tables
 
 _ACCUMULATE = UpdateRule("accumulate")
 
@@ -31,30 +31,14 @@ def is_table(variable: Any) -> bool:
     return bool(marked) and variable.regularizer is None and variable.constraint is None
 
 
-@dataclasses.dataclass
-class _Table:
-    """A table with what its steps need."""
+class StepsRows:
+    """Marks the optimizers that step tables by rows: ``takes`` says which, and ``apply`` takes ``LookupOutput`` objects."""
 
-    variable: Any
-    rule: UpdateRule
-    slots: list[keras.Variable]
-    accumulator: keras.Variable | None  # of gradients, where they are accumulated over several batches
-    touched: keras.Variable | None
-
-
-@dataclasses.dataclass
-class _Contribution:
-    """A part of a table's gradient: that of a feature's bags."""
-
-    bags: Bags
-    combiner: str
-    name: str
-    grad: tf.Tensor
-    column: int = 0
+    steps_rows = False
 
 
 @keras.saving.register_keras_serializable("merlin_models")
-class RowSparse(keras.optimizers.Optimizer):
+class RowSparse(StepsRows, keras.optimizers.Optimizer):
     """Wraps a Keras optimizer, and steps embedding tables by rows in one fused op.
 
     Keras' own optimizers touch every row of a table, and of its state, at each step. Here a step costs what the batch
@@ -105,14 +89,17 @@ class RowSparse(keras.optimizers.Optimizer):
             raise TypeError(f"embeddings must be an EmbeddingOptimizer or None. Received: {type(embeddings).__name__}")
         self._given_rule = embeddings
         self.embeddings = rule_like(self.inner_optimizer) if embeddings is None else embeddings
-        if self.embeddings is None:
-            warnings.warn(
-                f"{why_no_rule(self.inner_optimizer)}, so it has no row-sparse form: embedding tables are trained by Keras, "
-                "which reads and writes all their rows at each step. Pass embeddings=... (embedding_optimizer=... to "
-                "compile), e.g. LazyAdam(), to step only the rows that a batch touches.",
-                stacklevel=_level_of_caller(),
-            )
         self._embedding_rate: Any = None
+        if self.embeddings is None:
+            self._warn_of_dense_steps()
+
+    def _warn_of_dense_steps(self) -> None:
+        warnings.warn(
+            f"{why_no_rule(self.inner_optimizer)}, so it has no row-sparse form: embedding tables are trained by Keras, "
+            "which reads and writes all their rows at each step. Pass embeddings=... (embedding_optimizer=... to "
+            "compile), e.g. LazyAdam(), to step only the rows that a batch touches.",
+            stacklevel=_level_of_caller(),
+        )
 
     # ---- variables ----
 
@@ -129,7 +116,6 @@ class RowSparse(keras.optimizers.Optimizer):
         if self.built:
             return
         tables = [variable for variable in variables if self.takes(variable)]
-        self._has_dense = len(tables) < len(variables)
         self.inner_optimizer.build([variable for variable in variables if not self.takes(variable)])
         if tables:
             rate = self.embeddings.learning_rate
@@ -144,7 +130,7 @@ class RowSparse(keras.optimizers.Optimizer):
         self.__dict__["_tables"] = states  # no tracking: the variables are tracked one by one
         super().build(list(variables))
 
-    def _make_table(self, variable: Any) -> _Table:
+    def _make_table(self, variable: Any) -> Table:
         rule = self.embeddings.update_rule()
         if self._given_rule is None and not self._decays(variable):
             rule = dataclasses.replace(rule, weight_decay=0.0)
@@ -159,7 +145,7 @@ class RowSparse(keras.optimizers.Optimizer):
         if self.inner_optimizer.gradient_accumulation_steps:
             accumulator = add("gradient_accumulator", (rows, dim), 0.0)
             touched = add("touched", (rows,), 0.0)
-        return _Table(variable, rule, slots, accumulator, touched)
+        return Table(variable, rule, slots, accumulator, touched)
 
     def _decays(self, variable: Any) -> bool:
         inner = self.inner_optimizer
@@ -173,7 +159,11 @@ class RowSparse(keras.optimizers.Optimizer):
         """
         return list(self._state_of(table).slots)
 
-    def _state_of(self, table: Any) -> _Table:
+    def _has_state(self, table: Any) -> bool:
+        """Whether a table of a lookup is stepped: not if it is frozen. Raises ValueError if it is unknown."""
+        return bool(table.trainable and self._state_of(table))
+
+    def _state_of(self, table: Any) -> Table:
         state = self.__dict__.get("_tables", {}).get(self._var_key(table))
         if state is None:
             raise ValueError(
@@ -251,12 +241,13 @@ class RowSparse(keras.optimizers.Optimizer):
                     self._add_lookup(parts, variable, grad)
             elif self._var_key(variable) in self.__dict__["_tables"]:
                 if grad is not None:
-                    parts.setdefault(self._var_key(variable), []).append(_of_variable(variable, grad))
+                    parts.setdefault(self._var_key(variable), []).append(contribution_of(variable, grad))
             else:
                 dense.append((grad, variable))
         if not parts and all(grad is None for grad, _ in dense):
             raise ValueError("No gradients provided for any variable.")
-        still = [state.variable.path for key, state in self.__dict__["_tables"].items() if key not in parts]
+        tables = self.__dict__["_tables"].items()
+        still = [state.variable.path for key, state in tables if key not in parts and state.variable.trainable]
         if still:
             warnings.warn(f"Gradients do not exist for tables {still}.", stacklevel=_level_of_caller())
         self._step_tables(parts)
@@ -265,19 +256,18 @@ class RowSparse(keras.optimizers.Optimizer):
         else:
             self.inner_optimizer._iterations.assign_add(1)
 
-    def _add_lookup(self, parts: dict[str, list[_Contribution]], output: LookupOutput, grad: Any) -> None:
+    def _add_lookup(self, parts: dict[str, list[Contribution]], output: LookupOutput, grad: Any) -> None:
         lookup = output.lookup
         for f, (index, column) in enumerate(lookup.places):
             table = lookup.tables[lookup.table_of_feature[f]]
-            if index != output.index or not table.trainable:
+            if index != output.index or not self._has_state(table):
                 continue
-            self._state_of(table)
-            part = _Contribution(
+            part = Contribution(
                 lookup.features[f], lookup.combiners[f], lookup.names[f], tf.convert_to_tensor(grad), column
             )
             parts.setdefault(self._var_key(table), []).append(part)
 
-    def _step_tables(self, parts: dict[str, list[_Contribution]]) -> None:
+    def _step_tables(self, parts: dict[str, list[Contribution]]) -> None:
         if not parts:
             return
         inner, tables = self.inner_optimizer, self.__dict__["_tables"]
@@ -286,21 +276,21 @@ class RowSparse(keras.optimizers.Optimizer):
         numbers = {"learning_rate": ops.convert_to_tensor(self.embedding_learning_rate), "step": self._step()}
         steps = inner.gradient_accumulation_steps
         if not steps:
-            self._update([(tables[key], own) for key, own in parts.items()], grad_scale=scale, **numbers)
+            update_tables([(tables[key], own) for key, own in parts.items()], grad_scale=scale, **numbers)
             return
         accumulators = [
-            (_Table(tables[key].accumulator, _ACCUMULATE, [tables[key].touched], None, None), own)
+            (Table(tables[key].accumulator, _ACCUMULATE, [tables[key].touched], None, None), own)
             for key, own in parts.items()
         ]
-        self._update(accumulators, grad_scale=scale, **numbers)
+        update_tables(accumulators, grad_scale=scale, **numbers)
 
         def step_touched() -> None:
             held = []
             for state in tables.values():
                 ids = tf.where(state.touched.value > 0)
                 rows = tf.gather(state.accumulator.value, ids[:, 0])
-                held.append((state, [_Contribution(Bags(ids), "sum", state.variable.name, rows)]))
-            self._update(held, grad_scale=1.0 / steps, **numbers)
+                held.append((state, [Contribution(Bags(ids), "sum", state.variable.name, rows)]))
+            update_tables(held, grad_scale=1.0 / steps, **numbers)
             for state, (part,) in held:
                 ids = part.bags.values[:, 0]
                 zeros = tf.IndexedSlices(tf.zeros_like(part.grad), ids)
@@ -311,33 +301,6 @@ class RowSparse(keras.optimizers.Optimizer):
 
     def _step(self) -> Any:
         return ops.convert_to_tensor(self.iterations)
-
-    @staticmethod
-    def _update(tables: list[tuple[_Table, list[_Contribution]]], **numbers: Any) -> None:
-        """One op for all tables of a dtype and a rule: for all, but in rare models."""
-        groups: dict[Any, list[tuple[_Table, list[_Contribution]]]] = {}
-        for table, own in tables:
-            groups.setdefault((table.variable.dtype, table.rule), []).append((table, own))
-        for (dtype, rule), group in groups.items():
-            parts = [(t, part) for t, (_, own) in enumerate(group) for part in own]
-            grads, places = [], {}
-            for _, part in parts:
-                if id(part.grad) not in places:
-                    places[id(part.grad)] = len(grads)
-                    grads.append(part.grad)
-            embedding_bag_update(
-                [table.variable for table, _ in group],
-                [table.slots for table, _ in group],
-                [part.bags for _, part in parts],
-                _of_one_dtype(grads, dtype),
-                [t for t, _ in parts],
-                [part.combiner for _, part in parts],
-                rule=rule,
-                grad_of_feature=[places[id(part.grad)] for _, part in parts],
-                column_of_feature=[part.column for _, part in parts],
-                names=[part.name for _, part in parts],
-                **numbers,
-            )
 
     # ---- saving ----
 
@@ -356,47 +319,34 @@ class RowSparse(keras.optimizers.Optimizer):
         return cls(optimizer, **config)
 
 
-def _of_variable(table: Any, grad: Any) -> _Contribution:
-    """The gradient of the variable itself, from uses that were not recorded."""
-    if isinstance(grad, tf.IndexedSlices):
-        return _Contribution(Bags(grad.indices[:, tf.newaxis]), "sum", table.name, tf.convert_to_tensor(grad.values))
-    rows = tf.range(table.shape[0], dtype=tf.int64)
-    return _Contribution(Bags(rows[:, tf.newaxis]), "sum", table.name, tf.convert_to_tensor(grad))
-
-
-def _of_one_dtype(grads: list[tf.Tensor], table_dtype: str) -> list[tf.Tensor]:
-    """The gradients in a dtype that the op takes for tables of this one."""
-    dtypes = {grad.dtype.name for grad in grads}
-    allowed = {"float32", table_dtype} | ({"float16", "bfloat16"} if table_dtype == "float32" else set())
-    if len(dtypes) == 1 and dtypes <= allowed:
-        return grads
-    return [tf.cast(grad, tf.float32) for grad in grads]
-
-
 def row_sparse_of(optimizer: Any) -> RowSparse | None:
     """The RowSparse that an optimizer is, or that it wraps as ``keras.optimizers.LossScaleOptimizer`` does."""
-    optimizer = getattr(optimizer, "inner_optimizer", None) if not isinstance(optimizer, RowSparse) else optimizer
-    return optimizer if isinstance(optimizer, RowSparse) and optimizer.steps_rows else None
+    optimizer = getattr(optimizer, "inner_optimizer", None) if not isinstance(optimizer, StepsRows) else optimizer
+    return optimizer if isinstance(optimizer, StepsRows) and optimizer.steps_rows else None
 
 
 def with_row_sparse(optimizer: Any, embeddings: EmbeddingOptimizer | None = None) -> Any:
     """The optimizer with its tables stepped by rows; what already is a RowSparse stays as it is.
 
     Args:
-        optimizer: a Keras optimizer, its name or its config, or a LossScaleOptimizer around one.
+        optimizer: a Keras optimizer, its name or its config, or a LossScaleOptimizer around one; or an EmbeddingOptimizer,
+            which brings its Keras form for what is no table.
         embeddings: as for :class:`RowSparse`.
 
     Raises:
-        ValueError: if ``optimizer`` is a RowSparse with another rule than ``embeddings``.
+        ValueError: if ``optimizer`` steps tables by another rule than ``embeddings`` already.
     """
+    if isinstance(optimizer, EmbeddingOptimizer):
+        optimizer = RowSparse(keras_like(optimizer), optimizer)
     optimizer = keras.optimizers.get(optimizer)
     scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
     inner = optimizer.inner_optimizer if scaled else optimizer
-    if isinstance(inner, RowSparse):
-        if embeddings is not None and repr(embeddings) != repr(inner.embeddings):
+    if isinstance(inner, StepsRows):
+        own = inner.embeddings if isinstance(inner, RowSparse) else type(inner).__name__
+        if embeddings is not None and repr(embeddings) != repr(own):
             raise ValueError(
-                "The tables' optimizer must be given once: by RowSparse(embeddings=...) or by embedding_optimizer. "
-                f"Received: {inner.embeddings} and {embeddings}"
+                "The tables' optimizer must be given once: by RowSparse(embeddings=...), a MultiOptimizer, or by "
+                f"embedding_optimizer. Received: {own} and {embeddings}"
             )
         return optimizer
     if not scaled:

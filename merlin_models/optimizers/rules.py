@@ -235,6 +235,33 @@ def rule_like(optimizer: keras.optimizers.Optimizer) -> EmbeddingOptimizer | Non
     return LazyAdam(beta_1=optimizer.beta_1, beta_2=optimizer.beta_2, epsilon=optimizer.epsilon, **common)
 
 
+def keras_like(rule: EmbeddingOptimizer) -> keras.optimizers.Optimizer:
+    """The Keras optimizer of a rule, for variables that are no tables; the inverse of :func:`rule_like`.
+
+    Its learning rate is the rule's, or Keras' default. ``clipnorm`` is about rows, and stays with the tables.
+    """
+    options: dict[str, Any] = {} if rule.learning_rate is None else {"learning_rate": rule.learning_rate}
+    options["weight_decay"] = rule.weight_decay or None
+    if isinstance(rule, SGD):
+        return keras.optimizers.SGD(momentum=rule.momentum, nesterov=rule.nesterov, **options)
+    if isinstance(rule, Adagrad):
+        return keras.optimizers.Adagrad(
+            initial_accumulator_value=rule.initial_accumulator_value, epsilon=rule.epsilon, **options
+        )
+    if isinstance(rule, LazyAdam):
+        return keras.optimizers.Adam(beta_1=rule.beta_1, beta_2=rule.beta_2, epsilon=rule.epsilon, **options)
+    if isinstance(rule, RMSprop):
+        return keras.optimizers.RMSprop(rho=rule.rho, epsilon=rule.epsilon, **options)
+    if isinstance(rule, Ftrl):
+        return keras.optimizers.Ftrl(
+            initial_accumulator_value=rule.initial_accumulator_value,
+            l1_regularization_strength=rule.l1,
+            l2_regularization_strength=rule.l2,
+            **options,
+        )
+    raise TypeError(f"rule must be one of this module's. Received: {type(rule).__name__}")
+
+
 def why_no_rule(optimizer: keras.optimizers.Optimizer) -> str:
     """Why a Keras optimizer has no row-sparse form here, or ''."""
     known = {

@@ -14,8 +14,10 @@ from keras import ops
 
 from merlin_models.blocks.aggregation import concat
 from merlin_models.blocks.base import Block, register
+from merlin_models.blocks.combinators import run_in_sequence
 from merlin_models.blocks.symbolic import rank_of
 from merlin_models.schema import ColumnSchema, Schema, Tags
+from merlin_models.tasks.sample_weight import ColumnBasedSampleWeight
 
 
 class TaskStep(NamedTuple):
@@ -74,8 +76,14 @@ class PredictionTask(Block):
         task_block: a layer before the prediction, or None.
         loss: a Keras loss, its name or its class.
         metrics: Keras metrics: objects, which are copied, their classes or names.
+        sample_weight: a :class:`ColumnBasedSampleWeight` for this task's loss and weighted metrics, or None.
+
+    Call arguments:
+        inputs: (batch, dim), or a dictionary of such tensors.
+        bias: a number a row that is added before the activation, (batch, 1), or None; see ``ParallelPredictionBlock``.
     """
 
+    takes_bias: ClassVar[bool] = False
     has_own_loss: ClassVar[bool] = False
     default_loss: ClassVar[str] = ""
     default_metrics: ClassVar[tuple[Any, ...]] = ()
@@ -88,9 +96,13 @@ class PredictionTask(Block):
         task_block: keras.layers.Layer | None = None,
         loss: Any = None,
         metrics: Sequence[Any] | None = None,
+        sample_weight: ColumnBasedSampleWeight | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
+        if sample_weight is not None and not isinstance(sample_weight, ColumnBasedSampleWeight):
+            raise TypeError(f"sample_weight must be a ColumnBasedSampleWeight or None. Received: {sample_weight!r}")
+        self.sample_weight = sample_weight
         self.target_name = self._name_of(target_name)
         self._given_task_name = task_name
         self.task_block = task_block
@@ -125,12 +137,17 @@ class PredictionTask(Block):
         kind = snake_case(type(self).__name__)
         return f"{self.target_name}/{kind}" if self.target_name else kind
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Any, training: bool | None = None, bias: Any = None) -> Any:
         if self.task_block is not None:
-            inputs = self.task_block(inputs)
+            inputs = run_in_sequence([self.task_block], inputs, self.compute_dtype)
         if isinstance(inputs, Mapping):
             inputs = concat(inputs, self.compute_dtype)
-        return self.head(inputs)
+        outputs = self.head(inputs)
+        return self.finish(outputs if bias is None else outputs + ops.cast(bias, outputs.dtype))
+
+    def finish(self, outputs: Any) -> Any:
+        """Predictions of the head's output: an activation, where there is one."""
+        return outputs
 
     def match(self, targets: Any, predictions: Any) -> tuple[Any, Any]:
         """Targets and predictions of shapes that fit together: targets (batch,) become (batch, 1).
@@ -185,6 +202,7 @@ class PredictionTask(Block):
             "task_block": keras.saving.serialize_keras_object(self.task_block),
             "loss": keras.saving.serialize_keras_object(self.loss),
             "metrics": self.metric_templates.get_config(),
+            "sample_weight": keras.saving.serialize_keras_object(self.sample_weight),
         }
 
 

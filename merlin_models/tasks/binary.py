@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 
 from merlin_models.blocks.base import register
@@ -15,7 +17,7 @@ class BinaryClassificationTask(PredictionTask):
 
     Args:
         target_name: see :class:`PredictionTask`; the tag is ``binary_classification``.
-        task_name, task_block: as in :class:`PredictionTask`.
+        task_name, task_block, sample_weight: as in :class:`PredictionTask`.
         loss: binary cross-entropy by default.
         metrics: precision, recall, binary accuracy and AUC by default.
 
@@ -40,6 +42,10 @@ class BinaryClassificationTask(PredictionTask):
         keras.metrics.AUC,
     )
     target_tag = Tags.BINARY_CLASSIFICATION
+    takes_bias = True
 
     def make_head(self) -> keras.layers.Layer:
-        return keras.layers.Dense(1, activation="sigmoid", dtype=self.output_dtype)
+        return keras.layers.Dense(1, dtype=self.output_dtype)
+
+    def finish(self, outputs: Any) -> Any:
+        return keras.activations.sigmoid(outputs)

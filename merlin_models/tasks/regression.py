@@ -15,7 +15,7 @@ class RegressionTask(PredictionTask):
 
     Args:
         target_name: see :class:`PredictionTask`; the tag is ``regression``.
-        task_name, task_block: as in :class:`PredictionTask`.
+        task_name, task_block, sample_weight: as in :class:`PredictionTask`.
         loss: mean squared error by default.
         metrics: root mean squared error by default.
 
@@ -34,6 +34,7 @@ class RegressionTask(PredictionTask):
     default_loss = "MeanSquaredError"
     default_metrics = (keras.metrics.RootMeanSquaredError,)
     target_tag = Tags.REGRESSION
+    takes_bias = True
 
     def make_head(self) -> keras.layers.Layer:
         return keras.layers.Dense(1, dtype=self.output_dtype)

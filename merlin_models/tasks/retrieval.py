@@ -9,10 +9,12 @@ import keras
 
 from merlin_models.blocks.base import register
 from merlin_models.blocks.l2_norm import L2Norm
+from merlin_models.blocks.symbolic import symbolic_inputs
 from merlin_models.layers import InbatchSoftmax, LogitsTemperature
 from merlin_models.metrics import TopKMetricsAggregator
 from merlin_models.tasks.base import PredictionTask, TaskStep, is_computing_loss
-from merlin_models.tasks.rows import as_row_loss, item_ids, reduce_rows, row_weights, update_from_rank
+from merlin_models.tasks.negatives import Negatives
+from merlin_models.tasks.rows import as_row_loss, item_ids, row_weights, softmax_rows, update_from_rank
 
 
 class Vectors(NamedTuple):
@@ -34,16 +36,23 @@ class ItemRetrievalTask(PredictionTask):
 
     Args:
         loss: softmax cross-entropy from logits, summed over the rows ("categorical_crossentropy"). A Keras
-            ``CategoricalCrossentropy(from_logits=True, reduction=...)`` for another reduction.
+            ``CategoricalCrossentropy(from_logits=True, reduction=...)`` for another reduction. Or a pairwise loss, such as
+            "bpr", the mean over all pairs of a positive and a negative: these do hold the scores, (batch, candidates).
         metrics: ranking metrics, updated with the rank of the row's item among the negatives; by default recall, MRR, NDCG,
             mean average precision and precision at 10.
         extra_pre_call: a layer for each of the two vectors, after the normalization.
         target_name, task_name: as in :class:`PredictionTask`.
         task_block: a layer for each of the two vectors, before the normalization; one with weights shares them.
         softmax_temperature: what scores are divided by.
+        samplers: where negatives come from: item samplers, their classes or names; "in-batch" if there is none. Those that
+            draw ids (``PopularityBasedSampler``) need an ``item_encoder``, unless the item tower reads nothing but the id.
+        logq_correction: whether scores are lowered, in training, by the logarithm of how often an item is expected among the
+            candidates; or a ``PopularityLogitsCorrection`` that has the frequencies of items. See
+            :class:`merlin_models.tasks.negatives.Negatives`.
         normalize: whether vectors are divided by their length, so that scores are cosines.
         learnable_temperature: whether the temperature is a weight; it begins with ``softmax_temperature``.
         symmetric: the mean with the loss of the items among the queries of the batch, as CLIP has it.
+        query_name, item_name: the keys of the two vectors.
         item_id_name: the feature that tells which items are the same; that tagged ``item_id`` if None.
         precision: of float32 scores on a GPU: "float32", "tf32", or None for TensorFlow's own setting.
 
@@ -83,7 +92,11 @@ class ItemRetrievalTask(PredictionTask):
         softmax_temperature: float = 1.0,
         normalize: bool = True,
         learnable_temperature: bool = False,
+        samplers: Sequence[Any] = (),
+        logq_correction: Any = False,
         symmetric: bool = False,
+        query_name: str = "query",
+        item_name: str = "item",
         item_id_name: str | None = None,
         precision: str | None = None,
         **kwargs: Any,
@@ -91,9 +104,16 @@ class ItemRetrievalTask(PredictionTask):
         metrics = TopKMetricsAggregator.default_metrics(10) if metrics is None else metrics
         super().__init__(target_name, task_name, task_block, loss, metrics, **kwargs)
         self.extra_pre_call, self.item_id_name = extra_pre_call, item_id_name
+        self.query_name, self.item_name = query_name, item_name
         self.norm = L2Norm(dtype=self.dtype_policy) if normalize else None
         self.temperature = LogitsTemperature(softmax_temperature, learnable_temperature)
+        self.negatives = Negatives(samplers, logq_correction, dtype=self.dtype_policy)
+        if symmetric and not self.negatives.only_in_batch:
+            raise ValueError(
+                "symmetric must be False unless the items of the batch are the only candidates. Received: True"
+            )
         self.softmax = InbatchSoftmax(symmetric, precision, dtype=self.dtype_policy)
+        self.__dict__["_item_tower"] = None  # not tracked: it is a part of the model
 
     def make_head(self) -> keras.layers.Layer:
         return keras.layers.Dot(axes=-1, dtype=self.output_dtype)
@@ -101,52 +121,69 @@ class ItemRetrievalTask(PredictionTask):
     def as_loss(self, loss: Any) -> keras.losses.Loss:
         return as_row_loss(loss, "sum")
 
+    def set_item_tower(self, tower: keras.layers.Layer) -> None:
+        """Lets samplers that draw ids have them encoded by the tower, if it reads nothing but the id."""
+        schema = getattr(tower, "schema", None)
+        self.__dict__["_item_tower"] = tower if schema is not None and len(schema) == 1 else None
+
     @property
     def vector_layers(self) -> list[keras.layers.Layer]:
         """What a tower's output goes through before vectors are multiplied."""
         return [layer for layer in (self.task_block, self.norm, self.extra_pre_call) if layer is not None]
 
+    def finish(self, vectors: Any) -> Any:
+        """A tower's output after :attr:`vector_layers`."""
+        for layer in self.vector_layers:
+            vectors = layer(vectors)
+        return vectors
+
     def build(self, input_shape: Any) -> None:
         if self.built:
             return
-        self.temperature.build()
         super().build(input_shape)
+        self.temperature.build()
+        self.negatives.build_from(self.finish(symbolic_inputs(input_shape[self.item_name], None)))
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        if not isinstance(inputs, Mapping) or not {"query", "item"} <= set(inputs):
+        if not isinstance(inputs, Mapping) or not {self.query_name, self.item_name} <= set(inputs):
             received = sorted(inputs) if isinstance(inputs, Mapping) else type(inputs).__name__
             raise ValueError(
-                f"Inputs of {type(self).__name__} must be a dictionary with 'query' and 'item', as of TwoTowerBlock. "
-                f"Received: {received}"
+                f"Inputs of {type(self).__name__} must be a dictionary with '{self.query_name}' and '{self.item_name}', "
+                f"as of TwoTowerBlock. Received: {received}"
             )
-        query, item = inputs["query"], inputs["item"]
-        for layer in self.vector_layers:
-            query, item = layer(query), layer(item)
+        query, item = self.finish(inputs[self.query_name]), self.finish(inputs[self.item_name])
         return Vectors(query, item) if is_computing_loss() else self.head([query, item])
 
     def compute_loss(
         self, step: TaskStep, loss: keras.losses.Loss, metrics: Sequence[Any], weighted_metrics: Sequence[Any]
     ) -> Any:
-        counted, weights = row_weights(step, self.task_name)
-        rows = self.softmax(
-            step.outputs.query,
-            step.outputs.item,
-            temperature=self.temperature.value,
-            candidate_ids=item_ids(step, self.item_id_name),
-            training=step.training,
+        ids, counted, weights = self.ids_and_weights(step)
+        encoders = {"encode": self.__dict__["_item_tower"], "finish": self.finish}
+        pool = self.negatives(step.outputs.item, ids, **encoders, training=step.training)
+        value, rank = softmax_rows(
+            self.softmax, step.outputs.query, pool, self.temperature.value, loss, weights, step.training
         )
-        update_from_rank(metrics, rows.rank, counted)
-        update_from_rank(weighted_metrics, rows.rank, weights)
-        return reduce_rows(rows.loss, weights, loss.reduction)
+        update_from_rank(metrics, rank, counted)
+        update_from_rank(weighted_metrics, rank, weights)
+        return value
+
+    def ids_and_weights(self, step: TaskStep) -> tuple[Any, Any, Any]:
+        """The ids of the rows' items, or None where they are not known, and what rows count to metrics and to the loss."""
+        return item_ids(step, self.item_id_name), *row_weights(step, self.task_name)
 
     def get_config(self) -> dict[str, Any]:
+        negatives = self.negatives.get_config()
         return {
             **super().get_config(),
             "extra_pre_call": keras.saving.serialize_keras_object(self.extra_pre_call),
             "softmax_temperature": self.temperature.temperature,
             "normalize": self.norm is not None,
             "learnable_temperature": self.temperature.learnable,
+            "samplers": negatives["samplers"],
+            "logq_correction": negatives["logq_correction"],
             "symmetric": self.softmax.symmetric,
+            "query_name": self.query_name,
+            "item_name": self.item_name,
             "item_id_name": self.item_id_name,
             "precision": self.softmax.precision,
         }

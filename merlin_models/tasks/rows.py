@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from keras import ops
 
 from merlin_models.blocks.combinators import as_features
 from merlin_models.blocks.symbolic import rank_of
+from merlin_models.losses import PairwiseLoss, loss_registry
 from merlin_models.tasks.base import TaskStep, as_loss
 
 REDUCTIONS = ("sum", "sum_over_batch_size", "mean", "mean_with_sample_weight")
@@ -26,14 +28,15 @@ def as_row_loss(loss: Any, reduction: str) -> keras.losses.Loss:
     Raises:
         ValueError: for a loss that is none of scores, or has no reduction.
     """
-    if isinstance(loss, str) and loss.lower() in ("categorical_crossentropy", "categoricalcrossentropy", "ce"):
-        loss = softmax_loss(reduction)
-    if loss is keras.losses.CategoricalCrossentropy:
+    if isinstance(loss, str) and loss in loss_registry.names:
+        loss = loss_registry.get(loss)
+    if inspect.isclass(loss) and issubclass(loss, keras.losses.CategoricalCrossentropy):
         loss = softmax_loss(reduction)
     loss = as_loss(loss)
-    if not isinstance(loss, keras.losses.CategoricalCrossentropy) or not loss.from_logits or loss.label_smoothing:
+    softmax = isinstance(loss, keras.losses.CategoricalCrossentropy) and loss.from_logits and not loss.label_smoothing
+    if not softmax and not isinstance(loss, PairwiseLoss):
         raise ValueError(
-            "loss must be 'categorical_crossentropy', from logits and without label_smoothing. "
+            "loss must be 'categorical_crossentropy', from logits and without label_smoothing, or a pairwise loss. "
             f"Received: {loss.name} {loss.get_config()}"
         )
     if loss.reduction not in REDUCTIONS:
@@ -108,3 +111,35 @@ def update_from_rank(metrics: Sequence[keras.metrics.Metric], rank: Any, weights
                 f"Received: {metric.name}"
             )
         metric.update_state_from_rank(rank, sample_weight=weights)
+
+
+def softmax_rows(
+    softmax: Any, queries: Any, pool: Any, temperature: Any, loss: keras.losses.Loss, weights: Any, training: bool
+) -> tuple[Any, Any]:
+    """The loss of queries (batch, dim), a scalar, and the rank (batch,) of each one's positive among the pool's candidates.
+
+    Softmax cross-entropy is one op, without a matrix of scores; pairwise losses are computed from that matrix.
+
+    Args:
+        softmax: an ``InbatchSoftmax`` layer.
+        pool: see ``merlin_models.tasks.negatives``.
+    """
+    if not isinstance(loss, PairwiseLoss):
+        rows = softmax(queries, **pool._asdict(), temperature=temperature, training=training)
+        return reduce_rows(rows.loss, weights, loss.reduction), rows.rank
+    batch = ops.shape(queries)[0]
+    queries, candidates = ops.cast(queries, "float32"), ops.cast(pool.candidates, "float32")
+    positives = candidates[:batch] if pool.positives is None else ops.cast(pool.positives, "float32")
+    scores = ops.matmul(queries, ops.transpose(candidates)) / temperature
+    positive = ops.sum(queries * positives, axis=1, keepdims=True) / temperature
+    if pool.candidate_log_q is not None:
+        scores, positive = scores - pool.candidate_log_q, positive - ops.expand_dims(pool.positive_log_q, 1)
+    candidate_ids = ops.arange(ops.shape(candidates)[0]) if pool.candidate_ids is None else pool.candidate_ids
+    positive_ids = candidate_ids[:batch] if pool.positive_ids is None else pool.positive_ids
+    valid = ops.expand_dims(positive_ids, 1) != candidate_ids
+    pairs = ops.where(valid, loss.of_pairs(positive, ops.where(valid, scores, 0.0), valid), 0.0)
+    rank = ops.sum(ops.cast(valid & (scores > positive), "int64"), axis=1)
+    total = reduce_rows(ops.sum(pairs, axis=1), weights, "sum")
+    if loss.reduction != "sum":
+        total = ops.divide_no_nan(total, ops.cast(ops.sum(ops.cast(valid, "int32")), total.dtype))
+    return total, rank

@@ -10,6 +10,7 @@ from merlin_models.transforms.features import (
     PrepareListFeatures,
     Rename,
 )
+from merlin_models.transforms.in_batch_negatives import InBatchNegatives
 from merlin_models.transforms.lists import (
     AsDenseFeatures,
     AsRaggedFeatures,
@@ -18,7 +19,21 @@ from merlin_models.transforms.lists import (
     ToRagged,
     ToSparse,
 )
+from merlin_models.transforms.masking import (
+    CausalLanguageModeling,
+    MaskedLanguageModeling,
+    SequenceMaskLast,
+    SequenceMaskLastInference,
+    SequenceMaskRandom,
+)
 from merlin_models.transforms.noise import StochasticSwapNoise
+from merlin_models.transforms.sequence import (
+    SequenceCausalLastInference,
+    SequencePredictLast,
+    SequencePredictNext,
+    SequencePredictRandom,
+    SequenceTargetAsInput,
+)
 from merlin_models.transforms.targets import CategoricalOneHot, LabelToOneHot, ToOneHot, ToTarget
 
 __all__ = [
@@ -27,12 +42,23 @@ __all__ = [
     "AsSparseFeatures",
     "BroadcastToSequence",
     "CategoricalOneHot",
+    "CausalLanguageModeling",
     "ContinuousPowers",
     "ExpandDims",
+    "InBatchNegatives",
     "LabelToOneHot",
+    "MaskedLanguageModeling",
     "PrepareFeatures",
     "PrepareListFeatures",
     "Rename",
+    "SequenceCausalLastInference",
+    "SequenceMaskLast",
+    "SequenceMaskLastInference",
+    "SequenceMaskRandom",
+    "SequencePredictLast",
+    "SequencePredictNext",
+    "SequencePredictRandom",
+    "SequenceTargetAsInput",
     "StochasticSwapNoise",
     "ToDense",
     "ToOneHot",

@@ -10,7 +10,7 @@ import keras
 from merlin_models.blocks.base import Block, register
 from merlin_models.blocks.registry import BLOCKS
 from merlin_models.blocks.symbolic import is_symbolic
-from merlin_models.ops import is_ragged, to_dense, to_ragged, to_sparse
+from merlin_models.ops import batch_of, is_ragged, to_dense, to_ragged, to_sparse
 
 
 def map_features(function: Callable[[str, Any], Any], inputs: Any, default_name: str = "inputs") -> Any:
@@ -97,7 +97,7 @@ class ToSparse(Block):
         if not _is_list(value):
             return value
         if is_symbolic(value):
-            return keras.KerasTensor((_batch_of(value), None), _values_of(value).dtype, sparse=True)
+            return keras.KerasTensor((batch_of(value), None), _values_of(value).dtype, sparse=True)
         return to_sparse(value, name)
 
 
@@ -126,7 +126,7 @@ class ToRagged(Block):
         if not _is_list(value):
             return value
         if is_symbolic(value):
-            return keras.KerasTensor((_batch_of(value), None), _values_of(value).dtype, ragged=True)
+            return keras.KerasTensor((batch_of(value), None), _values_of(value).dtype, ragged=True)
         return to_ragged(value, name=name)
 
 
@@ -144,7 +144,3 @@ def _is_list(value: Any) -> bool:
 
 def _values_of(value: Any) -> Any:
     return value[0] if isinstance(value, tuple | list) else value
-
-
-def _batch_of(value: Any) -> int | None:
-    return None if isinstance(value, tuple | list) else value.shape[0]

@@ -58,7 +58,7 @@ class ToTarget(TargetTransform):
         >>> from merlin_models.schema import ColumnSchema, Schema
         >>> from merlin_models.transforms import ToTarget
         >>> to_target = ToTarget(Schema([ColumnSchema("click"), ColumnSchema("age")]), "click")
-        >>> outputs, targets, _ = to_target({"click": np.array([0, 1]), "age": np.array([20, 30])})
+        >>> outputs, targets, *_ = to_target({"click": np.array([0, 1]), "age": np.array([20, 30])})
         >>> sorted(outputs), targets.numpy().tolist()
         (['age'], [0, 1])
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.harness import NotEqual, Provider
+from benchmarks.harness import NotEqual, Provider, load_provider
 from benchmarks.models import bench_dlrm as bench
 from merlin_models.datasets import criteo
 
@@ -30,7 +30,7 @@ def test_cases_say_their_cap():
 
 
 def test_our_model_takes_the_references_step():
-    provider, problem = bench.load_provider("merlin_tf"), CASE.build()
+    provider, problem = load_provider(bench, "merlin_tf"), CASE.build()
     provider.setup(problem, "cpu", "update", "adagrad")
     assert bench.check(provider, problem, "update", "adagrad") < 1e-4
 

@@ -52,8 +52,8 @@ def test_lists_without_a_combiner_keep_their_length():
     assert isinstance(ragged, tf.RaggedTensor)
     np.testing.assert_allclose(ragged.values, rows[RAGGED.values.numpy()])
     np.testing.assert_array_equal(ragged.row_splits, RAGGED.row_splits)
-    np.testing.assert_array_equal(table.compute_mask(LISTS), LISTS != 0)
-    assert ml.EmbeddingTable(4, SEEN).compute_mask(LISTS) is None
+    np.testing.assert_array_equal(table(LISTS)._keras_mask, LISTS != 0)
+    assert not hasattr(ml.EmbeddingTable(4, SEEN)(LISTS), "_keras_mask")
     with pytest.raises(ValueError, match=r"The list 'seen' must be a dense or ragged tensor.*Received: tuple"):
         table({"seen": (RAGGED.values, RAGGED.row_splits)})
 
@@ -61,6 +61,11 @@ def test_lists_without_a_combiner_keep_their_length():
 def test_a_layer_as_combiner():
     table = ml.EmbeddingTable(4, SEEN, sequence_combiner=keras.layers.GlobalMaxPooling1D())
     np.testing.assert_allclose(table(LISTS), rows_of(table)[LISTS].max(axis=1))
+    masked = ml.EmbeddingTable(4, SEEN, sequence_combiner=ml.SequenceAggregator("mean"), mask_zero=True)
+    rows, weights = rows_of(masked), (LISTS != 0)[..., None]
+    expected = (rows[LISTS] * weights).sum(axis=1) / weights.sum(axis=1)
+    np.testing.assert_allclose(masked(LISTS), expected, rtol=1e-6)
+    np.testing.assert_allclose(masked(RAGGED), expected, rtol=1e-6)
 
 
 def test_l2_of_the_batch():
@@ -170,7 +175,9 @@ def test_embeddings_of_a_schema():
     assert [variable.shape[1] for variable in block.trainable_variables] == [16]
     assert tuple(ml.Embeddings(schema, dim=8).table("user").shape) == (10_001, 8)
     matrix = np.ones((10, 5), np.float32)
-    given = ml.Embeddings(ml.Schema([MOVIE]), dim=5, embeddings_initializer={"movie": ml.TensorInitializer(matrix)})
+    given = ml.Embeddings(
+        ml.Schema([MOVIE]), dim=5, embeddings_initializer={"movie": ml.TensorInitializer.from_matrix(matrix)}
+    )
     np.testing.assert_array_equal(given.table("movie").numpy(), matrix)
     with pytest.raises(ValueError, match=r"shape must be that of the weights, \(10, 5\). Received: \(10, 6\)"):
         ml.Embeddings(ml.Schema([MOVIE]), dim=6, embeddings_initializer=ml.TensorInitializer(matrix)).table("movie")

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from block_data import SCHEMA, batch
+from block_data import GENRES, POOLED, SCHEMA, batch, count_rows
 
 from merlin_models.blocks import (
     ContinuousFeatures,
@@ -101,8 +101,73 @@ def test_continuous_features():
         block({"a": np.array([1, 2])})
     with pytest.raises(ValueError, match="features must have a name"):
         ContinuousFeatures([])
-    with pytest.raises(ValueError, match="'a' must be a dense tensor"):
-        ContinuousFeatures(["a"])({"a": tf.ragged.constant([[1.0], [2.0, 3.0]])})
+    with pytest.raises(ValueError, match=r"'a' must be a dense or ragged tensor. Received: SparseTensor"):
+        ContinuousFeatures(["a"])({"a": tf.sparse.from_dense([[1.0]])})
+
+
+def test_sequences_of_numbers():
+    ragged = tf.ragged.constant([[1], [2, 3]])
+    assert ContinuousFeatures(["a"])({"a": ragged})["a"].to_list() == [[[1.0]], [[2.0], [3.0]]]
+    schema = Schema([ColumnSchema.create_continuous("a", value_count=(0, 0)), ColumnSchema.create_continuous("b")])
+    inputs = {"a": np.ones((2, 3)), "b": np.ones(2)}
+    assert shapes(ContinuousFeatures(schema=schema)(inputs)) == {"a": (2, 3), "b": (2, 1)}  # a vector
+    block = ContinuousFeatures(schema=schema, seq=True)
+    assert shapes(block(inputs)) == {"a": (2, 3, 1), "b": (2, 1)}
+    assert ContinuousFeatures.from_config(block.get_config()).seq
+    tagged = Schema([schema["a"].with_tags(Tags.SEQUENCE)])
+    block = ContinuousFeatures(schema=tagged)
+    assert shapes(block(inputs)) == {"a": (2, 3, 1)}
+    with pytest.raises(ValueError, match=r"schema must be given with seq"):
+        ContinuousFeatures(["a"], seq=True)
+
+
+def sequence_batch():
+    return {**batch(), "prices": np.array([[1.0, 3.0, 0.0], [2.0, 0.0, 0.0], [4.0, 5.0, 6.0]], np.float32)}
+
+
+SEQUENCES = SCHEMA.add(ColumnSchema.create_continuous("prices", value_count=(0, 3)))
+
+
+def test_sequences_stay():
+    block = InputBlock(SEQUENCES, seq=True, embedding_options=EmbeddingOptions(embedding_dim_default=2))
+    out = block(sequence_batch())
+    assert shapes(out) == {"age": (3, 1), "genres": (3, 4, 2), "movieId": (3, 2), "prices": (3, 3, 1), "userId": (3, 2)}
+    np.testing.assert_array_equal(out["genres"]._keras_mask, batch()["genres"] != 0)
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(block))
+    assert shapes(again(sequence_batch())) == shapes(out)
+
+
+def test_lists_pooled_by_an_aggregator():
+    options = EmbeddingOptions(embedding_dim_default=2)
+    mean = InputBlock(SEQUENCES, split_sparse=True, embedding_options=options)
+    for table in mean["categorical"].collection.tables.values():
+        count_rows(table)
+    out = mean(sequence_batch())
+    assert shapes(out) == {"age": (3, 1), "genres": (3, 2), "movieId": (3, 2), "prices": (3, 1), "userId": (3, 2)}
+    np.testing.assert_array_equal(out["genres"], POOLED["mean"])
+    np.testing.assert_allclose(out["prices"], [[4 / 3], [2 / 3], [5.0]], rtol=1e-6)  # its zeros are numbers
+    ragged = {
+        "genres": tf.RaggedTensor.from_tensor(GENRES, padding=0),
+        "prices": tf.ragged.constant([[1.0], [], [2.0, 4.0]]),
+    }
+    out = mean({**batch(), **ragged})
+    np.testing.assert_array_equal(out["genres"], POOLED["mean"])
+    np.testing.assert_array_equal(out["prices"], [[1], [0], [3]])
+    recurrent = InputBlock(SEQUENCES, split_sparse=True, seq_aggregator=keras.layers.GRU(5), embedding_options=options)
+    assert shapes(recurrent({**batch(), **ragged})) == {
+        "age": (3, 1),
+        "genres": (3, 5),
+        "movieId": (3, 2),
+        "prices": (3, 5),
+        "userId": (3, 2),
+    }
+
+
+def test_options_for_sequences_that_contradict():
+    with pytest.raises(ValueError, match=r"seq and split_sparse must not be given together"):
+        InputBlock(SCHEMA, seq=True, split_sparse=True)
+    with pytest.raises(ValueError, match=r"seq_aggregator must be None unless split_sparse"):
+        InputBlock(SCHEMA, seq_aggregator=keras.layers.GRU(2))
 
 
 def test_config_round_trip():

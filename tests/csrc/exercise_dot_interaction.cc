@@ -5,25 +5,14 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
-#include <random>
 #include <vector>
 
 #include "dot_interaction/dot_interaction.h"
 #include "dot_interaction/interaction_rows.h"
+#include "exercise.h"
 
 namespace merlin {
 namespace {
-
-#define REQUIRE(CONDITION)                                                       \
-  do {                                                                           \
-    if (!(CONDITION)) {                                                          \
-      std::fprintf(stderr, "line %d: %s does not hold\n", __LINE__, #CONDITION); \
-      std::exit(1);                                                              \
-    }                                                                            \
-  } while (false)
-
-std::mt19937 random_bits(20261124);
-int64_t Draw(int64_t from, int64_t to) { return std::uniform_int_distribution<int64_t>(from, to)(random_bits); }
 
 using Buffer = std::vector<uint8_t>;
 

@@ -4,27 +4,15 @@
 // too many. See test_sanitizers.py.
 #include <algorithm>
 #include <cstdio>
-#include <cstdlib>
-#include <random>
 #include <string>
 #include <vector>
 
 #include "common/check.h"
 #include "embedding_bag/embedding_bag_update.h"
+#include "exercise.h"
 
 namespace merlin {
 namespace {
-
-#define REQUIRE(CONDITION)                                                       \
-  do {                                                                           \
-    if (!(CONDITION)) {                                                          \
-      std::fprintf(stderr, "line %d: %s does not hold\n", __LINE__, #CONDITION); \
-      std::exit(1);                                                              \
-    }                                                                            \
-  } while (false)
-
-std::mt19937 random_bits(20261123);
-int64_t Draw(int64_t from, int64_t to) { return std::uniform_int_distribution<int64_t>(from, to)(random_bits); }
 
 // A batch that owns its buffers.
 struct Owned {

@@ -6,25 +6,14 @@
 #include <cstdio>
 #include <cstdlib>
 #include <limits>
-#include <random>
 #include <vector>
 
+#include "exercise.h"
 #include "inbatch_softmax/inbatch_softmax.h"
 #include "inbatch_softmax/softmax_tiles.h"
 
 namespace merlin {
 namespace {
-
-#define REQUIRE(CONDITION)                                                       \
-  do {                                                                           \
-    if (!(CONDITION)) {                                                          \
-      std::fprintf(stderr, "line %d: %s does not hold\n", __LINE__, #CONDITION); \
-      std::exit(1);                                                              \
-    }                                                                            \
-  } while (false)
-
-std::mt19937 random_bits(20261125);
-int64_t Draw(int64_t from, int64_t to) { return std::uniform_int_distribution<int64_t>(from, to)(random_bits); }
 
 using Buffer = std::vector<uint8_t>;
 

@@ -11,9 +11,9 @@ import re
 import pytest
 
 import merlin_models.tf as ml
-from merlin_models import blocks, layers, losses, metrics, models, samplers, tasks, transforms
+from merlin_models import blocks, layers, losses, metrics, models, samplers, tasks, transformers, transforms
 
-PACKAGES = (blocks, layers, losses, metrics, samplers, tasks, models, transforms)
+PACKAGES = (blocks, layers, losses, metrics, models, samplers, tasks, transformers, transforms)
 MODULES = [f"{package.__name__}.{each.name}" for package in PACKAGES for each in pkgutil.iter_modules(package.__path__)]
 
 

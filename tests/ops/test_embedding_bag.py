@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,7 +10,7 @@ from bag_data import assert_close, random_case
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from merlin_models.ops import Bags, embedding_bag, embedding_bag_reference, raise_device_errors, to_bags
+from merlin_models.ops import Bags, batch_of, embedding_bag, embedding_bag_reference, raise_device_errors, to_bags
 
 TABLE = [[1.0, 2.0], [3.0, -4.0], [5.0, 6.0]]
 
@@ -413,6 +414,14 @@ WRONG_BAGS = [
 def test_wrong_bags(arguments, error, message):
     with pytest.raises(error, match=message):
         to_bags(**arguments, name="genres")
+
+
+def test_batch_of_every_form():
+    ragged = tf.ragged.constant([[1, 2], [], [3]])
+    forms = [np.ones((3, 2)), np.ones(3), ragged, ragged.to_sparse(), (ragged.values, ragged.row_splits)]
+    forms += [to_bags(ragged), to_bags(tf.ones((3, 2), tf.int64))]
+    assert [batch_of(form) for form in forms] == [3] * len(forms)
+    assert batch_of((keras.KerasTensor((None,)), keras.KerasTensor((None,)))) is None
 
 
 def test_wrong_gradient_shape():

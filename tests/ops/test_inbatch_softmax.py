@@ -164,12 +164,13 @@ def test_symmetric_is_clips_loss(rng, device):
 
     results = []
     for function, place in ((clip, "cpu:0"), (ours, device)):  # on a GPU TensorFlow's products are TF32
-        with tf.device(place), tf.GradientTape() as tape:
-            tape.watch([queries, candidates])
-            loss = function()
-        results.append([loss, *tape.gradient(loss, [queries, candidates, inverse.value])])
+        with tf.device(place):
+            with tf.GradientTape() as tape:
+                tape.watch([queries, candidates])
+                loss = function()
+            results.append([loss, *tape.gradient(loss, [queries, candidates, inverse.value])])
     for wanted, actual in zip(*results, strict=True):
-        np.testing.assert_allclose(actual, wanted, rtol=1e-4, atol=3e-5)
+        np.testing.assert_allclose(actual, wanted, rtol=1e-4, atol=3e-5 if device == "cpu:0" else 3e-4)
 
 
 def test_symmetric_masks_both_ways(rng):

@@ -121,6 +121,20 @@ def test_what_is_not_fused(rng):
         lookup_interaction([tf.zeros((3, 16))], [bags[0]], [0], ["sum"])
     with pytest.raises(ValueError, match=r"combiners must have one entry a feature. Received: 1 for 2"):
         lookup_interaction(tables, bags, [0, 0], ["sum"])
+    for options, message in (
+        ({"order": "left"}, "order must be one of"),
+        ({"precision": "half"}, "precision must be one of"),
+        ({"pad_to": 0}, "pad_to must be an integer"),
+        ({"output_dtype": "float64"}, "output_dtype must be float32 or the tables' float32"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            lookup_interaction(tables, bags, [0, 0], ["sum", "sum"], **options)
+    with pytest.raises(ValueError, match=r"table_of_feature of 'feature_1' must be in \[0, 3\). Received: 3"):
+        lookup_interaction(tables, bags, [0, 3], ["sum", "sum"])
+    with pytest.raises(ValueError, match=r"The combiner of 'feature_0' must be one of .*'median'"):
+        lookup_interaction(tables, bags, [0, 1], ["median", "sum"])
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"first must have shape \[37,16\]. Received: \[37,8\]"):
+        lookup_interaction(tables, bags, [0, 1], ["sum", "sum"], tf.zeros((37, 8)))
 
 
 SCHEMA = ml.Schema(

@@ -65,8 +65,17 @@ def test_empty_batch_and_wrong_forms():
 def test_positions():
     ragged = forms()["ragged"]
     np.testing.assert_array_equal(ops.positions_in_rows(ragged), [0, 1, 0, 1, 2])
-    np.testing.assert_array_equal(ops.valid_positions(ragged), [[1, 1, 0], [0, 0, 0], [1, 1, 1]])
-    assert ops.valid_positions(ragged, 4).shape == (3, 4)
+    padded, mask = ops.to_padded(ragged)
+    np.testing.assert_array_equal(padded, ops.to_dense(ragged))
+    np.testing.assert_array_equal(mask, [[1, 1, 0], [0, 0, 0], [1, 1, 1]])
+    assert ops.to_padded(ragged[:0])[0].shape == (0, 1)
+    assert ops.to_padded(ragged[1:2])[1].numpy().tolist() == [[False]]
+    assert ops.items_of_padded(padded, ragged).to_list() == LISTS
+    ragged_mask = ragged.with_flat_values(tf.constant([False, True, True, False, False]))
+    for like in (ragged, padded):
+        np.testing.assert_array_equal(ops.select_positions(like, mask), [3, 1, 5, 0, 4])
+        np.testing.assert_array_equal(ops.select_positions(like, ragged_mask), [1, 5])
+    assert ops.append_to_rows(ragged, 9).to_list() == [[3, 1, 9], [9], [5, 0, 4, 9]]
     np.testing.assert_array_equal(ops.row_lengths(ragged), [2, 0, 3])
     kept = ops.ragged_where(ragged, tf.constant([True, False, False, True, True]))
     assert kept.to_list() == [[3], [], [0, 4]]

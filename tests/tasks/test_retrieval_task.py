@@ -252,3 +252,119 @@ def test_errors(rng):
         ml.ItemRetrievalTask(softmax_temperature=0.001, learnable_temperature=True)
     with pytest.raises(ValueError, match=r"precision must be one of"):
         ml.ItemRetrievalTask(precision="float8")
+
+
+LOG_P = np.log(np.arange(1, 41) / np.arange(1, 41).sum())
+
+
+def scores_of(inputs, candidates, positive_ids, candidate_ids, positive_log_q=0.0, log_q=0.0):
+    """Losses of rows and the ranks of their positives, of cosines with given candidates, in float64."""
+    query, item = (inputs[name] / np.linalg.norm(inputs[name], axis=1, keepdims=True) for name in ("query", "item"))
+    own = (query * item).sum(1) - positive_log_q
+    negatives = np.where(positive_ids[:, None] == candidate_ids, -np.inf, query @ candidates.T - log_q)
+    return np.logaddexp(own, np.logaddexp.reduce(negatives, axis=1)) - own, (negatives > own[:, None]).sum(1)
+
+
+class TestNegatives:
+    def test_cross_batch_cache(self, rng):
+        task = ml.ItemRetrievalTask(samplers=["in-batch", ml.CachedCrossBatchSampler(5)])
+        first, second = vectors(rng), vectors(rng)
+        ids = np.arange(1, 10), np.arange(6, 15)
+        np.testing.assert_allclose(run(task, first, ids[0]), reference(first)[0].sum(), rtol=1e-5)
+        unit = [each["item"] / np.linalg.norm(each["item"], axis=1, keepdims=True) for each in (first, second)]
+        candidates, known = np.concatenate([unit[1], unit[0][-5:]]), np.concatenate([ids[1], ids[0][-5:]])
+        metric = ml.RecallAt(2)
+        losses, rank = scores_of(second, candidates, ids[1], known)
+        np.testing.assert_allclose(run(task, second, ids[1], metrics=[metric]), losses.sum(), rtol=1e-5)
+        np.testing.assert_allclose(metric.result(), (rank < 2).mean(), rtol=1e-6)
+
+    @pytest.mark.parametrize("unit", [True, False])
+    def test_popularity_correction(self, rng, unit):
+        frequencies = np.concatenate([[0], np.exp(LOG_P)])
+        correction = ml.PopularityLogitsCorrection(frequencies, reg_factor=1.0 if unit else 0.5)
+        task = ml.ItemRetrievalTask(logq_correction=correction)
+        inputs, ids = vectors(rng), rng.integers(1, 41, 9)
+        log_q = (1.0 if unit else 0.5) * LOG_P[ids - 1]
+        normal = inputs["item"] / np.linalg.norm(inputs["item"], axis=1, keepdims=True)
+        losses, _ = scores_of(inputs, normal, ids, ids, log_q, log_q)
+        np.testing.assert_allclose(run(task, inputs, ids), losses.sum(), rtol=1e-5)
+        # Evaluation is of scores as they are.
+        np.testing.assert_allclose(run(task, inputs, ids, training=False), reference(inputs, ids)[0].sum(), rtol=1e-5)
+
+    def test_streaming_correction(self, rng):
+        frequency = ml.StreamingItemFrequency(num_buckets=1000)
+        task = ml.ItemRetrievalTask(samplers=ml.InBatchSampler(frequency), logq_correction=True)
+        inputs, ids = vectors(rng), np.array([1, 2, 3, 4, 5, 6, 7, 1, 1])
+        for step in range(30):
+            loss = run(task, inputs, ids if step % 2 else ids + 40)
+        log_q = np.asarray(frequency(ids))
+        np.testing.assert_allclose(np.exp(log_q[:2]), [1.5, 0.5], rtol=0.1)
+        normal = inputs["item"] / np.linalg.norm(inputs["item"], axis=1, keepdims=True)
+        np.testing.assert_allclose(loss, scores_of(inputs, normal, ids, ids, log_q, log_q)[0].sum(), rtol=1e-4)
+
+    def test_drawn_ids_and_the_balance_heuristic(self, rng):
+        """Negatives of the batch and of a draw: the expected numbers of both count for every score."""
+        table = rng.normal(size=(41, 5)).astype(np.float32)
+        sampler = ml.PopularityBasedSampler(
+            max_id=40, min_id=1, max_num_samples=6, seed=3, item_encoder=lambda ids: tf.gather(table, ids)
+        )
+        correction = ml.PopularityLogitsCorrection(np.concatenate([[0], np.exp(LOG_P)]))
+        task = ml.ItemRetrievalTask(samplers=["in-batch", sampler], logq_correction=correction)
+        inputs, ids = vectors(rng), rng.integers(1, 41, 9)
+        drawn = []
+        sample = sampler.sample_ids
+        sampler.sample_ids = lambda: drawn.append(sample()) or drawn[-1]
+        loss = run(task, inputs, ids)
+        known = np.concatenate([ids, np.asarray(drawn[-1][0])])
+        vector = np.concatenate([inputs["item"], table[known[9:]]])
+        normal = vector / np.linalg.norm(vector, axis=1, keepdims=True)
+        log_q = np.logaddexp(LOG_P[known - 1] + np.log(9), np.asarray(sampler.log_q(known)))
+        losses, _ = scores_of(inputs, normal, ids, known, log_q[:9], log_q)
+        np.testing.assert_allclose(loss, losses.sum(), rtol=1e-4)
+
+    def test_errors(self, rng):
+        inputs = vectors(rng)
+        with pytest.raises(ValueError, match=r"The items' ids must be known for these samplers and logq_correction"):
+            run(ml.ItemRetrievalTask(samplers=ml.CachedUniformSampler(5)), inputs)
+        with pytest.raises(
+            ValueError, match=r"logq_correction must be a PopularityLogitsCorrection, or an InBatchSampler must"
+        ):
+            ml.ItemRetrievalTask(logq_correction=True)
+        with pytest.raises(
+            ValueError, match=r"logq_correction must be True where an InBatchSampler has an item_frequency"
+        ):
+            ml.ItemRetrievalTask(samplers=ml.InBatchSampler(ml.StreamingItemFrequency(10)))
+        with pytest.raises(ValueError, match=r"samplers must have at most one InBatchSampler. Received: 2"):
+            ml.ItemRetrievalTask(samplers=["in-batch", "in-batch"])
+        with pytest.raises(TypeError, match=r"logq_correction must be a bool or a PopularityLogitsCorrection"):
+            ml.ItemRetrievalTask(logq_correction="popularity")
+        with pytest.raises(ValueError, match=r"item_encoder of .* must be given where the item tower cannot do it"):
+            run(
+                ml.ItemRetrievalTask(samplers=ml.PopularityBasedSampler(max_id=40, max_num_samples=5)),
+                inputs,
+                np.arange(9),
+            )
+        with pytest.raises(
+            ValueError, match=r"symmetric must be False unless the items of the batch are the only candidates"
+        ):
+            ml.ItemRetrievalTask(symmetric=True, samplers=["in-batch", ml.CachedUniformSampler(5)])
+
+
+@pytest.mark.parametrize("name", ["bpr", "bpr-max", "top1", "top1_v2", "top1-max", "logistic", "hinge"])
+def test_pairwise_losses(rng, name):
+    """Beside the loss itself on the matrix of scores; all ids differ, so the pairs are those of the other columns."""
+    inputs, targets = vectors(rng), np.array([1, 0, 1, 1, 0, 1, 1, 1, 1])
+    query, item = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in inputs.values())
+    scores = (query @ item.T / 0.5).astype(np.float32)
+    metric = ml.MRRAt(9)
+    value = run(ml.ItemRetrievalTask(name, softmax_temperature=0.5), inputs, np.arange(9), targets, metrics=[metric])
+    if name != "top1_v2":  # which has the number of candidates in it, the positive here too
+        expected = ml.losses.loss_registry.parse(name)(np.eye(9, dtype=np.float32), scores, sample_weight=targets)
+        np.testing.assert_allclose(value, expected, rtol=1e-4)
+    rank = (scores > np.diag(scores)[:, None]).sum(1)
+    np.testing.assert_allclose(metric.result(), (1 / (1 + rank))[targets > 0].mean(), rtol=1e-5)
+
+
+def test_pairwise_losses_leave_out_accidental_hits(rng):
+    inputs = vectors(rng, 2)
+    assert float(run(ml.ItemRetrievalTask("bpr"), inputs, np.array([5, 5]))) == 0

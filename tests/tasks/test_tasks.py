@@ -148,7 +148,7 @@ def test_predictions_are_float32_under_mixed_precision(policy):
 def test_parallel_prediction_block():
     tasks = ParallelPredictionBlock.from_schema(SCHEMA)
     assert sorted(tasks(np.ones((2, 3)))) == ["click/binary_classification_task", "rating/regression_task"]
-    with pytest.raises(ValueError, match="must have a column tagged binary_classification or regression"):
+    with pytest.raises(ValueError, match="must have a column tagged binary_classification, regression or multi_class"):
         ParallelPredictionBlock.from_schema(SCHEMA.select_by_name("movieId"))
     with pytest.raises(ValueError, match="with unique names"):
         ParallelPredictionBlock(RegressionTask("y"), RegressionTask("y"))

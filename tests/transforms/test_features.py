@@ -50,7 +50,7 @@ def test_lists_as_dense():
 
 
 def test_targets_get_the_dtype_of_the_schema():
-    outputs, targets, weight = ml.PrepareFeatures(SCHEMA)(
+    outputs, targets, weight, _ = ml.PrepareFeatures(SCHEMA)(
         raw(), targets={"rating": np.array([3, 4]), "click": np.array([0, 1])}, sample_weight=np.array([1.0, 2.0])
     )
     assert outputs["movieId"].shape == (2, 1)

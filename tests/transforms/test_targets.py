@@ -25,7 +25,7 @@ def batch():
 def test_to_target(column):
     block = ml.ToTarget(SCHEMA, column)
     for transform in (block, ml.ToTarget.from_config(block.get_config())):
-        outputs, targets, weight = transform(batch(), sample_weight=np.array([1.0, 2.0]))
+        outputs, targets, weight, _ = transform(batch(), sample_weight=np.array([1.0, 2.0]))
         assert sorted(outputs) == ["genre", "seen"]
         np.testing.assert_array_equal(targets, [0, 1])
         np.testing.assert_array_equal(weight, [1.0, 2.0])

@@ -1,0 +1,171 @@
+"""Steps of a model: what comes before them, how often metrics are computed, and targets among the features."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import types
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import keras
+from keras import ops
+
+from merlin_models.blocks.prediction import Prediction
+
+
+class PreparedSteps:
+    """A mixin for ``Model``, before the classes whose steps it prepares.
+
+    Subclasses have ``prediction_tasks``, and ask :meth:`_now_and_then` to update metrics.
+    """
+
+    def _prepare_steps(self) -> None:
+        # In a namespace: what comes before the model is no part of it. `made` is what the compiled functions were made
+        # for; `batches` counts those of training.
+        self._step_options = types.SimpleNamespace(
+            pre=None, test_pre=None, predict_pre=None, metrics_steps=1, made={}, batches=None, training=False
+        )
+
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        *args: Any,
+        train_metrics_steps: int = 1,
+        pre: Callable[..., Any] | None = None,
+        **kwargs: Any,
+    ) -> keras.callbacks.History:
+        """As ``keras.Model.fit``.
+
+        Args:
+            x, y, *args, **kwargs: of Keras. Without y, features whose name is a task's target are the targets.
+            train_metrics_steps: the tasks' metrics see every n-th batch of training, and for 0 none. Losses are of all
+                batches.
+            pre: what changes each batch of training, and of ``validation_data``, before the model: a layer or a function
+                that is called with the features, and with those of ``targets``, ``sample_weight``, ``training`` and
+                ``testing`` that it has arguments for. It returns features, ``(features, targets)``, ``(features, targets,
+                sample_weight)`` or a :class:`Prediction`. It is no part of the model and is not saved with it.
+        """
+        _check_pre(pre)
+        if not isinstance(train_metrics_steps, int) or train_metrics_steps < 0:
+            raise ValueError(f"train_metrics_steps must be an integer, 0 or more. Received: {train_metrics_steps!r}")
+        if train_metrics_steps != 1 and self._step_options.batches is None:
+            self._step_options.batches = keras.Variable(0, trainable=False, dtype="int64", name="batches")
+        with self._options(pre=pre, test_pre=pre, metrics_steps=train_metrics_steps):
+            return super().fit(x, y, *args, **kwargs)
+
+    def evaluate(
+        self, x: Any = None, y: Any = None, *args: Any, pre: Callable[..., Any] | None = None, **kwargs: Any
+    ) -> Any:
+        """As ``keras.Model.evaluate``.
+
+        Args:
+            x, y, *args, **kwargs: of Keras, y as in :meth:`fit`.
+            pre: as in :meth:`fit`, called with ``testing=True`` and ``training=False``.
+        """
+        _check_pre(pre)
+        if kwargs.get("_use_cached_eval_dataset"):  # by fit, for its validation data
+            return super().evaluate(x, y, *args, **kwargs)
+        with self._options(test_pre=pre):
+            return super().evaluate(x, y, *args, **kwargs)
+
+    def predict(self, x: Any, *args: Any, pre: Callable[..., Any] | None = None, **kwargs: Any) -> Any:
+        """As ``keras.Model.predict``.
+
+        Args:
+            x, *args, **kwargs: of Keras.
+            pre: as in :meth:`fit`, called without targets and with ``training=False`` and ``testing=False``.
+        """
+        _check_pre(pre)
+        with self._options(predict_pre=pre):
+            return super().predict(x, *args, **kwargs)
+
+    @contextlib.contextmanager
+    def _options(self, **options: Any) -> Iterator[None]:
+        before = {name: getattr(self._step_options, name) for name in options}
+        vars(self._step_options).update(options)
+        try:
+            yield
+        finally:
+            vars(self._step_options).update(before)
+
+    def make_train_function(self, force: bool = False) -> Any:
+        self._forget_if_other("train_function", (self._step_options.pre, self._step_options.metrics_steps))
+        return super().make_train_function(force)
+
+    def make_test_function(self, force: bool = False) -> Any:
+        self._forget_if_other("test_function", (self._step_options.test_pre,))
+        return super().make_test_function(force)
+
+    def make_predict_function(self, force: bool = False) -> Any:
+        self._forget_if_other("predict_function", (self._step_options.predict_pre,))
+        return super().make_predict_function(force)
+
+    def _forget_if_other(self, function: str, options: tuple[Any, ...]) -> None:
+        made = self._step_options.made.setdefault(function, options)
+        if len(made) != len(options) or any(one is not other for one, other in zip(made, options, strict=True)):
+            setattr(self, function, None)
+        self._step_options.made[function] = options
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        with self._options(training=True):
+            return super().train_step(self._prepared(data, self._step_options.pre, training=True))
+
+    def test_step(self, data: Any) -> dict[str, Any]:
+        return super().test_step(self._prepared(data, self._step_options.test_pre, training=False))
+
+    def predict_step(self, data: Any) -> Any:
+        pre = self._step_options.predict_pre
+        if pre is not None:
+            x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+            x, _, _ = run_pre(pre, x, None, None, training=False, testing=False)
+            data = (x,)
+        return super().predict_step(data)
+
+    def _prepared(self, data: Any, pre: Callable[..., Any] | None, training: bool) -> Any:
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        if pre is not None:
+            x, y, sample_weight = run_pre(pre, x, y, sample_weight, training=training, testing=not training)
+        if y is None and isinstance(x, Mapping):
+            y = {task.target_name: x[task.target_name] for task in self.prediction_tasks if task.target_name in x}
+        y = None if isinstance(y, Mapping) and not y else y
+        return x, y, sample_weight
+
+    def _now_and_then(self, update: Callable[[], None]) -> None:
+        """Updates metrics, in training only in every n-th batch."""
+        steps = self._step_options.metrics_steps
+        if not self._step_options.training or steps == 1:
+            update()
+        elif steps:
+            batches = self._step_options.batches
+            ops.cond(ops.equal(batches % steps, 0), update, lambda: None)
+            batches.assign_add(1)
+
+
+def _check_pre(pre: Any) -> None:
+    if pre is not None and not callable(pre):
+        raise TypeError(f"pre must be a layer, a function or None. Received: {pre!r}")
+
+
+def run_pre(pre: Callable[..., Any], x: Any, y: Any, sample_weight: Any, training: bool, testing: bool) -> Any:
+    """(features, targets, sample weights) after ``pre``; see ``Model.fit``.
+
+    Raises:
+        TypeError: if it returns a tuple of another length.
+    """
+    signature = inspect.signature(pre.call if isinstance(pre, keras.layers.Layer) else pre)
+    known = {"targets": y, "sample_weight": sample_weight, "training": training, "testing": testing}
+    arguments = {name: value for name, value in known.items() if name in signature.parameters}
+    outputs = pre(x, **arguments)
+    if not isinstance(outputs, tuple):
+        return outputs, y, sample_weight
+    if not isinstance(outputs, Prediction) and len(outputs) not in (2, 3):
+        raise TypeError(
+            "pre must return features, (features, targets), (features, targets, sample_weight) or a Prediction. "
+            f"Received: a tuple of {len(outputs)}"
+        )
+    if len(outputs) == 2 or (isinstance(outputs, Prediction) and "sample_weight" not in arguments):
+        weight = outputs[2] if len(outputs) > 2 and outputs[2] is not None else sample_weight
+        return outputs[0], outputs[1], weight
+    return outputs[0], outputs[1], outputs[2]

@@ -1,0 +1,121 @@
+"""docs/migration.md has every public name of the older library, and what it says is here can be imported."""
+
+from __future__ import annotations
+
+import importlib
+import pathlib
+import re
+
+import pytest
+
+import merlin_models.tf as ml
+
+PAGE = pathlib.Path(__file__).parents[1] / "docs" / "migration.md"
+
+FIRST_NOTEBOOKS = """
+    Schema Tag Block BlockContext SequentialBlock ResidualBlock right_shift_layer DualEncoderBlock CrossBlock
+    DLRMBlock MLPBlock ContinuousEmbedding DotProductInteraction MMOEGate MMOEBlock CGCBlock DenseResidualBlock
+    TabularBlock ContinuousFeatures EmbeddingFeatures SequenceEmbeddingFeatures EmbeddingOptions FeatureConfig
+    TableConfig ParallelPredictionBlock TwoTowerBlock MatrixFactorizationBlock AsDenseFeatures AsSparseFeatures
+    ElementwiseSum ElementwiseSumItemMulti AsTabular ConcatFeatures Filter ParallelBlock StackFeatures PredictionTask
+    BinaryClassificationTask MultiClassClassificationTask RegressionTask InBatchNegativeSampling ExtraNegativeSampling
+    ItemRetrievalTask NDCGAt AvgPrecisionAt RecallAt Model InputBlock PredictionTasks StochasticSwapNoise ExpandDims
+    L2Norm NoOp data SyntheticData MemoryBankBlock SamplingBiasCorrection SoftmaxTemperature ItemSoftmaxWeightTying
+    Softmax LabelAwareAttention ContinuousPowers Cross DenseMaybeLowRank SumResidual AddLeft Sum CosineSimilarity
+    PrecisionAt DCGAt Debug WithShortcut
+"""
+VERSIONS_0 = """
+    CausalLanguageModeling MaskedLanguageModeling ItemRetrievalScorer NextItemPredictionTask ranking_metrics
+    ItemSampler EmbeddingWithMetadata InBatchSampler CachedCrossBatchSampler CachedUniformSampler
+    PopularityBasedSampler FIFOQueue YoutubeDNNRetrieval Tags YoutubeDNNRetrievalModel TwoTowerModel
+    MatrixFactorizationModel DLRMModel DCNModel losses LossType TopKIndexBlock IndexBlock CategoricalOneHot
+    FMPairwiseInteraction LabelToOneHot PrecisionAt MRRAt RetrievalModel DeepFMModel sample_batch NCFModel
+    QueryItemIdsEmbeddingsBlock
+"""
+VERSION_23_12 = """
+    Block Cond MapValues ModelContext SequentialBlock ResidualBlock DualEncoderBlock TopKEncoder Encoder
+    EmbeddingEncoder CrossBlock DLRMBlock MLPBlock ContinuousEmbedding ExpertsGate MMOEBlock CGCBlock PLEBlock
+    TopKIndexBlock IndexBlock DenseResidualBlock TabularBlock ContinuousFeatures Continuous ContinuousProjection
+    EmbeddingFeatures SequenceEmbeddingFeatures EmbeddingOptions EmbeddingTable AverageEmbeddingsByWeightFeature
+    Embeddings PretrainedEmbeddings FeatureConfig TableConfig ParallelPredictionBlock TwoTowerBlock
+    MatrixFactorizationBlock QueryItemIdsEmbeddingsBlock PrepareFeatures PrepareListFeatures ToSparse ToDense ToTarget
+    CategoryEncoding BroadcastToSequence HashedCross HashedCrossAll ElementwiseSum ElementwiseSumItemMulti AsTabular
+    ConcatFeatures Filter ParallelBlock StackFeatures SequenceAggregator DotProductInteraction FMPairwiseInteraction
+    FMBlock ToOneHot ModelOutput OutputBlock ColumnBasedSampleWeight BinaryOutput RegressionOutput CategoricalOutput
+    ContrastiveOutput PredictionTask BinaryClassificationTask MultiClassClassificationTask RegressionTask
+    MultiOptimizer LazyAdam OptimizerBlocks split_embeddings_on_size ItemRetrievalTask ItemRetrievalScorer NDCGAt
+    PrecisionAt MRRAt AvgPrecisionAt RecallAt BaseModel TopKMetricsAggregator Model RetrievalModel RetrievalModelV2
+    InputBlock InputBlockV2 PredictionTasks StochasticSwapNoise ExpandDims L2Norm NoOp ItemSampler
+    EmbeddingWithMetadata InBatchSampler PopularityBasedSampler FIFOQueue YoutubeDNNRetrievalModel TwoTowerModel
+    MatrixFactorizationModel DLRMModel DCNModel DeepFMModel WideAndDeepModel losses LossType sample_batch
+    TensorInitializer Loader KerasSequenceValidator SequencePredictNext SequencePredictLast SequencePredictRandom
+    SequenceTargetAsInput SequenceMaskLast SequenceMaskRandom ReplaceMaskedEmbeddings Prediction LogLossMetric
+"""
+IMPORTABLE_IN_23_12 = """
+    MatrixFactorizationModelV2 TwoTowerModelV2 YoutubeDNNRetrievalModelV2 NCFModel TopKOutput Candidate
+    CandidateSampler InBatchSamplerV2 PopularityBasedSamplerV2 SequenceMaskLastInference AlbertBlock BertBlock
+    GPT2Block RobertaBlock XLNetBlock TransformerBlock AttentionWeights HiddenStates LastHiddenState
+    LastHiddenStateAndAttention SOKEmbedding InBatchNegatives LogitsTemperatureScaler PopularityLogitsCorrection
+    NoveltyAt PopularityBiasAt ItemCoverageAt WandbLogger ExamplesPerSecondCallback
+"""
+NAMES = (FIRST_NOTEBOOKS, VERSIONS_0, VERSION_23_12, IMPORTABLE_IN_23_12)
+
+
+def read_table() -> dict[str, list[str]]:
+    """Older names with the paths where the page says that they are; none where it says why not."""
+    page = PAGE.read_text().split("## Defects")[0]
+    found: dict[str, list[str]] = {}
+    for cell, now in re.findall(r"^\| (`[^|]+) \| ([^|]+) \|$", page, re.MULTILINE):
+        names = re.findall(r"`([^`]+)`", cell)
+        for name in names:
+            assert name not in found, f"{name} has two rows"
+            found[name] = re.findall(r"`((?:ml|merlin_models)\.[\w.]+)`", now)
+            if now.startswith("same name"):
+                found[name].append(f"ml.{name}")
+            else:
+                assert found[name] or now.startswith(("not needed: ", "not yet here")), (
+                    f"{name} has neither place nor reason"
+                )
+    return found
+
+
+TABLE = read_table()
+
+
+def find(path: str) -> object:
+    """The object of a path such as ``merlin_models.blocks.Block.connect``."""
+    path = re.sub(r"^ml\.", "merlin_models.tf.", path)
+    module, _, rest = path.rpartition(".")
+    names = [rest]
+    while True:
+        try:
+            found = importlib.import_module(module)
+            break
+        except ModuleNotFoundError:
+            module, _, rest = module.rpartition(".")
+            names.insert(0, rest)
+    for name in names:
+        found = getattr(found, name)
+    return found
+
+
+@pytest.mark.parametrize("names", NAMES, ids=["first notebooks", "0.1 to 0.3", "23.12", "23.12, beside __all__"])
+def test_every_name_has_a_row(names):
+    assert [name for name in names.split() if name not in TABLE] == []
+
+
+@pytest.mark.parametrize("path", sorted({path for paths in TABLE.values() for path in paths}))
+def test_what_is_here_can_be_imported(path):
+    assert find(path) is not None
+
+
+def test_names_of_the_namespace_are_public():
+    names = {path.removeprefix("ml.") for paths in TABLE.values() for path in paths if path.startswith("ml.")}
+    assert names <= set(ml.__all__)
+
+
+def test_aliases():
+    assert ml.BaseModel is ml.Model
+    assert ml.CandidateSampler is ml.ItemSampler
+    assert ml.InBatchSamplerV2 is ml.InBatchSampler
+    assert ml.SoftmaxTemperature is ml.LogitsTemperatureScaler
