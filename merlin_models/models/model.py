@@ -297,9 +297,10 @@ class Model(SavedWithSchemas, Freezing, PreparedSteps, RowSparseTraining, Symbol
         return cls(*config.pop("blocks"), **config)
 
     def get_compile_config(self) -> dict[str, Any] | None:
-        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        optimizer = self.optimizer if self.compiled else None
+        inner = getattr(optimizer, "inner_optimizer", optimizer)
         if self.built and isinstance(inner, MultiOptimizer) and not inner.built:
-            self.optimizer.build(self.trainable_variables)  # its config says which variable is whose
+            optimizer.build(self.trainable_variables)  # its config says which variable is whose
         config = super().get_compile_config()
         if not config:
             return config
