@@ -30,6 +30,7 @@ class DeepFMBlock(Block):
         embedding_dim: length of all embeddings.
         deep_block: a layer; ``MLPBlock([64])`` if None.
         embedding_options: further options of the tables; not together with ``embedding_dim``.
+        embeddings: an ``EmbeddingFeatures`` for the categorical features, in the place of one made from the two above.
 
     Returns:
         (batch, 1)
@@ -56,7 +57,7 @@ class DeepFMBlock(Block):
         embedding_dim: int | None = None,
         deep_block: keras.layers.Layer | None = None,
         embedding_options: EmbeddingOptions | None = None,
-        embeddings: EmbeddingFeatures | None = None,  # of get_config
+        embeddings: EmbeddingFeatures | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -68,6 +69,8 @@ class DeepFMBlock(Block):
         if embeddings is None:
             options = _options(embedding_dim, embedding_options)
             embeddings = EmbeddingFeatures.from_schema(categorical, options, dtype=self.dtype_policy)
+        elif embedding_dim is not None or embedding_options is not None:
+            raise ValueError("embeddings must not be given together with embedding_dim or embedding_options.")
         dims = {name: embeddings.table_config(name).output_dim for name in embeddings.feature_names}
         if len(set(dims.values())) > 1:
             raise ValueError(f"All embeddings of DeepFM must have one length. Received: {dims}")

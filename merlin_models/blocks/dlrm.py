@@ -34,6 +34,7 @@ class DLRMBlock(Block):
         top_block: a layer for the interactions and, before them, the bottom block's output; or None.
         embedding_options: further options of the tables; not together with ``embedding_dim``. Its
             ``embedding_dim_default`` gives way to the bottom block's units unless it is changed.
+        embeddings: an ``EmbeddingFeatures`` for the categorical features, in the place of one made from the two above.
 
     Call arguments:
         inputs: dictionary feature -> tensor. Others are ignored.
@@ -66,7 +67,7 @@ class DLRMBlock(Block):
         bottom_block: keras.layers.Layer | None = None,
         top_block: keras.layers.Layer | None = None,
         embedding_options: EmbeddingOptions | None = None,
-        embeddings: EmbeddingFeatures | None = None,  # of get_config
+        embeddings: EmbeddingFeatures | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -85,9 +86,14 @@ class DLRMBlock(Block):
             raise ValueError("The bottom_block must be None where the schema has no continuous features.")
         self._schema = categorical + continuous
         self.bottom_block, self.top_block = bottom_block, top_block
-        self.embeddings = embeddings or _embeddings(
-            categorical, embedding_dim, embedding_options, bottom_block, self.dtype_policy
-        )
+        units = _units_of(bottom_block)
+        if embeddings is None:
+            options = _options(embedding_dim, embedding_options, units)
+            embeddings = EmbeddingFeatures.from_schema(categorical, options, dtype=self.dtype_policy)
+        elif embedding_dim is not None or embedding_options is not None:
+            raise ValueError("embeddings must not be given together with embedding_dim or embedding_options.")
+        _check_dims(embeddings, categorical, units)
+        self.embeddings = embeddings
         self.continuous = None
         if bottom_block is not None:
             self.continuous = ContinuousFeatures(schema=continuous, aggregation="concat", dtype=self.dtype_policy)
@@ -138,29 +144,28 @@ class DLRMBlock(Block):
         }
 
 
-def _embeddings(
-    categorical: Schema,
-    dim: int | None,
-    options: EmbeddingOptions | None,
-    bottom_block: keras.layers.Layer | None,
-    dtype: Any,
-) -> EmbeddingFeatures:
-    """Tables of one dim for the columns.
-
-    Raises:
-        ValueError: if the dims are not told, or told twice, or differ from each other or the bottom block's units.
-    """
+def _options(dim: int | None, options: EmbeddingOptions | None, units: int | None) -> EmbeddingOptions:
+    """The options of the tables, sized by whichever of the arguments tells it."""
     if dim is not None and options is not None:
         raise ValueError("embedding_dim and embedding_options must not be given together.")
-    units = _units_of(bottom_block)
     if options is None:
         if dim is None and units is None:
             raise ValueError("embedding_dim must be given where no bottom_block tells it.")
-        options = EmbeddingOptions(embedding_dim_default=dim or units)
-    elif units is not None and options.embedding_dims is None and not options.infer_embedding_sizes:
-        if options.embedding_dim_default == EmbeddingOptions.embedding_dim_default:
-            options = dataclasses.replace(options, embedding_dim_default=units)
-    dims = {name: table.output_dim for name, table in options.table_configs(categorical).items()}
+        return EmbeddingOptions(embedding_dim_default=dim or units)
+    sized = options.embedding_dims is not None or options.infer_embedding_sizes
+    if units is None or sized or options.embedding_dim_default != EmbeddingOptions.embedding_dim_default:
+        return options
+    return dataclasses.replace(options, embedding_dim_default=units)
+
+
+def _check_dims(embeddings: EmbeddingFeatures, categorical: Schema, units: int | None) -> None:
+    """Raises ValueError if the tables are of other features, or differ in dim from each other or the bottom block."""
+    if sorted(embeddings.feature_names) != sorted(categorical.column_names):
+        raise ValueError(
+            f"embeddings must be of the categorical features {sorted(categorical.column_names)}. "
+            f"Received: {sorted(embeddings.feature_names)}"
+        )
+    dims = {name: embeddings.table_config(name).output_dim for name in embeddings.feature_names}
     if len(set(dims.values())) > 1:
         raise ValueError(f"All embeddings of DLRM must have one length. Received: {dims}")
     (dim,) = set(dims.values())
@@ -168,7 +173,6 @@ def _embeddings(
         raise ValueError(
             f"The embedding_dim needs to match the last layer of bottom MLP. Received: {dim} and {units} units"
         )
-    return EmbeddingFeatures.from_schema(categorical, options, dtype=dtype)
 
 
 def _units_of(block: keras.layers.Layer | None) -> int | None:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from merlin_models.blocks.aggregation import concat
+from merlin_models.blocks.aggregation import Aggregation, get_aggregation
 from merlin_models.blocks.base import Block, register
 from merlin_models.blocks.combinators import as_features
 from merlin_models.blocks.embedding_features import EmbeddingFeatures, EmbeddingOptions
@@ -97,8 +97,10 @@ class ContinuousEmbedding(TabularBlock):
     Args:
         inputs: an input block, such as ``InputBlock(schema)``, whose output is a dictionary.
         embedding_block: a layer for the concatenated continuous features, such as ``MLPBlock([64])``.
+        aggregation: for the resulting dictionary.
+        continuous_aggregation: for the continuous features, before the layer.
         continuous_features: their names; the columns of the input block's schema tagged continuous if None.
-        aggregation, post: for the resulting dictionary.
+        post: a layer for the resulting dictionary.
 
     Returns:
         The dictionary of ``inputs``, with the entry "continuous" in place of the continuous features.
@@ -120,10 +122,13 @@ class ContinuousEmbedding(TabularBlock):
         self,
         inputs: keras.layers.Layer,
         embedding_block: keras.layers.Layer,
+        aggregation: str | Aggregation | None = None,
+        continuous_aggregation: str | Aggregation = "concat",
         continuous_features: Sequence[str] | None = None,
         **kwargs: Any,
     ):
-        super().__init__(**kwargs)
+        super().__init__(aggregation=aggregation, **kwargs)
+        self.continuous_aggregation = get_aggregation(continuous_aggregation)
         schema = getattr(inputs, "schema", None)
         if continuous_features is None and schema is not None:
             continuous_features = schema.select_by_tag(Tags.CONTINUOUS).column_names
@@ -142,7 +147,7 @@ class ContinuousEmbedding(TabularBlock):
         if missing:
             raise ValueError(f"inputs must return {self.continuous_features}. Received: {sorted(outputs)}")
         continuous = {name: outputs.pop(name) for name in self.continuous_features}
-        return {**outputs, "continuous": self.embedding_block(concat(continuous, self.compute_dtype))}
+        return {**outputs, "continuous": self.embedding_block(self.continuous_aggregation(continuous))}
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
@@ -151,5 +156,6 @@ class ContinuousEmbedding(TabularBlock):
             **config,
             "inputs": keras.saving.serialize_keras_object(self.inputs_block),
             "embedding_block": keras.saving.serialize_keras_object(self.embedding_block),
+            "continuous_aggregation": keras.saving.serialize_keras_object(self.continuous_aggregation),
             "continuous_features": list(self.continuous_features),
         }

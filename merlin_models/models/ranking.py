@@ -11,7 +11,7 @@ from merlin_models.blocks.combinators import ParallelBlock, SequentialBlock
 from merlin_models.blocks.cross import CrossBlock
 from merlin_models.blocks.deep_fm import DeepFMBlock, NCFBlock
 from merlin_models.blocks.dlrm import DLRMBlock
-from merlin_models.blocks.embedding_features import EmbeddingOptions
+from merlin_models.blocks.embedding_features import EmbeddingFeatures, EmbeddingOptions
 from merlin_models.blocks.inputs import TARGET_TAGS, InputBlock
 from merlin_models.blocks.linear import LinearFeatures
 from merlin_models.blocks.mlp import MLPBlock
@@ -24,6 +24,7 @@ def DLRMModel(
     *,
     embedding_dim: int | None = None,
     embedding_options: EmbeddingOptions | None = None,
+    embeddings: EmbeddingFeatures | None = None,
     bottom_block: keras.layers.Layer | None = None,
     top_block: keras.layers.Layer | None = None,
     prediction_tasks: Any = None,
@@ -33,7 +34,7 @@ def DLRMModel(
 
     Args:
         schema: of the data set, with its targets.
-        embedding_dim, embedding_options, bottom_block, top_block: of the block.
+        embedding_dim, embedding_options, embeddings, bottom_block, top_block: of the block.
         prediction_tasks: a task or several; one for each target of the schema if None.
         **kwargs: of ``Model``.
 
@@ -45,7 +46,7 @@ def DLRMModel(
         >>> model = ml.DLRMModel(schema, bottom_block=bottom, top_block=top, prediction_tasks=task)
         >>> model.compile(optimizer="adagrad")
     """
-    block = DLRMBlock(schema, embedding_dim, bottom_block, top_block, embedding_options)
+    block = DLRMBlock(schema, embedding_dim, bottom_block, top_block, embedding_options, embeddings)
     return Model.from_block(block, schema, prediction_tasks, **kwargs)
 
 

@@ -54,6 +54,19 @@ def test_widths_and_sizes():
     assert ml.DLRMBlock(CATEGORICAL, embedding_options=options)(batch()).shape == (3, 3)
 
 
+def test_given_embeddings():
+    vectors = ml.EmbeddingFeatures.from_schema(CATEGORICAL, ml.EmbeddingOptions(embedding_dim_default=4))
+    block = ml.DLRMBlock(SCHEMA, bottom_block=ml.MLPBlock([4]), embeddings=vectors)
+    assert block.embeddings is vectors
+    assert block(batch()).shape == (3, 6)
+    with pytest.raises(ValueError, match="embeddings must not be given together with embedding_dim"):
+        ml.DLRMBlock(SCHEMA, 4, ml.MLPBlock([4]), embeddings=vectors)
+    with pytest.raises(ValueError, match=r"last layer of bottom MLP. Received: 4 and 5 units"):
+        ml.DLRMBlock(SCHEMA, bottom_block=ml.MLPBlock([5]), embeddings=vectors)
+    with pytest.raises(ValueError, match=r"must be of the categorical features \['movieId'\]. Received: \['genres', "):
+        ml.DLRMBlock(SCHEMA.select_by_name("movieId"), embeddings=vectors)
+
+
 def test_wrong_arguments():
     bottom = ml.MLPBlock([4])
     with pytest.raises(ValueError, match="The schema is required by DLRM"):

@@ -158,6 +158,7 @@ def test_category_encoding_refuses():
 
 
 PAIR = SCHEMA.select_by_name(["userId", "movieId"])
+TWO = ml.Schema([ml.ColumnSchema.create_continuous(name) for name in ("age", "price")])
 
 
 def test_hashed_cross():
@@ -240,6 +241,11 @@ def test_continuous_embedding():
     assert block(batch()).shape == (3, 6 + 3 * 64)
     plain = ml.ContinuousEmbedding(ml.InputBlock(SCHEMA), ml.MLPBlock([6]))
     assert sorted(plain(batch())) == ["continuous", "genres", "movieId", "userId"]
+    summed = ml.ContinuousEmbedding(ml.InputBlock(TWO), keras.layers.Dense(1), None, "sum")
+    out = summed({"age": np.array([20.0]), "price": np.array([3.0])})
+    assert float(out["continuous"][0, 0]) == pytest.approx(23.0 * float(summed.embedding_block.kernel[0, 0]))
+    again = ml.ContinuousEmbedding.from_config(summed.get_config())
+    assert type(again.continuous_aggregation) is type(summed.continuous_aggregation)
     again = ml.ContinuousEmbedding.from_config(plain.get_config())
     assert sorted(again(batch())) == ["continuous", "genres", "movieId", "userId"]
     with pytest.raises(ValueError, match="continuous_features must be given, or inputs have continuous columns"):
@@ -259,6 +265,10 @@ def test_deep_fm_logit(rng):
     deep = np.asarray(block.deep_logit(block.deep_block(deep_inputs)))[:, 0]
     expected = np.asarray(block.linear(batch()))[:, 0] + second + deep
     np.testing.assert_allclose(np.asarray(block(batch()))[:, 0], expected, rtol=1e-4, atol=1e-4)
+    given = ml.DeepFMBlock(SCHEMA, embeddings=block.embeddings)
+    assert given.embeddings is block.embeddings
+    with pytest.raises(ValueError, match="embeddings must not be given together with"):
+        ml.DeepFMBlock(SCHEMA, 5, embeddings=block.embeddings)
     with pytest.raises(ValueError, match="DeepFM requires categorical features"):
         ml.DeepFMBlock(SCHEMA.select_by_name("age"), 5)
 
