@@ -129,7 +129,8 @@ class DotInteraction(keras.layers.Layer):
         )
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, int]:
-        shapes = input_shape if isinstance(input_shape, list) else [input_shape]
+        one = not isinstance(input_shape[0], list | tuple)
+        shapes = [input_shape] if one else input_shape
         features = sum(1 if len(shape) == 2 else shape[1] for shape in shapes)
         if self.skip_gather:
             return shapes[0][0], features * features

@@ -69,6 +69,14 @@ def test_config_round_trip():
     assert {name: layer.get_config()[name] for name in options} == options
 
 
+def test_output_shapes():
+    layer = DotInteraction(concat_first=True, pad_to=8)
+    parts = [(None, 16), (None, 4, 16)]
+    assert layer.compute_output_shape(parts) == layer.compute_output_shape(tuple(parts)) == (None, 32)
+    assert layer.compute_output_shape((None, 5, 16)) == (None, 32)
+    assert layer((keras.ops.ones((2, 16)), keras.ops.ones((2, 4, 16)))).shape == (2, 32)
+
+
 def test_wrong_arguments(rng):
     with pytest.raises(ValueError, match=r"order must be one of \('lower', 'upper'\). Received: 'left'"):
         DotInteraction(order="left")

@@ -102,7 +102,9 @@ def test_rows_outside_of_the_batch_do_not_move():
 
 def test_no_gradient_of_a_table_is_computed(monkeypatch):
     seen = []
-    monkeypatch.setattr("merlin_models.optimizers.row_sparse.contribution_of", lambda table, grad: seen.append(table.name))
+    monkeypatch.setattr(
+        "merlin_models.optimizers.row_sparse.contribution_of", lambda table, grad: seen.append(table.name)
+    )
     for options in ({}, {"run_eagerly": True}):
         model = model_with(three, **options)
         model.fit(*batch(), verbose=0)
