@@ -38,6 +38,13 @@ class Device:
             return self.to(np.full(shape, -77, np.int64))
         return self.to(np.full(shape, np.nan, ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype))
 
+    def workspaces(self, *shape, **options) -> tuple[dict, dict]:
+        """The forward and backward pass' workspace arguments; only a GPU, which alone can say how much, needs any."""
+        if not self.on_gpu:
+            return {}, {}
+        sizes = native.inbatch_softmax_workspaces(*shape, **options)
+        return tuple({"workspace": self.to(np.full(size, 0xFF, np.uint8))} for size in sizes)
+
 
 @pytest.fixture(params=["numpy", pytest.param("torch", marks=pytest.mark.gpu)])
 def device(request) -> Device:
@@ -56,11 +63,8 @@ def run(case: SoftmaxCase, device: Device, *, tf32: bool = False, num_threads: i
     inputs = inputs_of(case, device)
     batch, dim = case.queries.shape
     count = len(case.candidates)
-    sizes = native.inbatch_softmax_workspaces(batch, count, dim, case.dtype, tf32=tf32)
+    forward_space, grad_space = device.workspaces(batch, count, dim, case.dtype, tf32=tf32)
     options = {"tf32": tf32, "num_threads": num_threads}
-
-    def workspace(bytes_of_it: int):
-        return {"workspace": device.to(np.full(bytes_of_it, 0xFF, np.uint8))} if device.on_gpu else {}
 
     loss, log_sum, positive_score = (device.poisoned(batch) for _ in range(3))
     rank, mean = device.poisoned(batch, "int64"), device.poisoned((batch, dim))
@@ -71,7 +75,7 @@ def run(case: SoftmaxCase, device: Device, *, tf32: bool = False, num_threads: i
         positive_score=positive_score,
         rank=rank,
         mean=mean,
-        **workspace(sizes[0]),
+        **forward_space,
         **options,
     )
     grads = {
@@ -90,7 +94,7 @@ def run(case: SoftmaxCase, device: Device, *, tf32: bool = False, num_threads: i
         log_sum_grad=device.to(case.grads[0] + case.grads[1]),
         positive_score_grad=device.to(case.grads[2] - case.grads[0]),
         **grads,
-        **workspace(sizes[1]),
+        **grad_space,
         **options,
     )
     outputs = {"loss": loss, "log_sum_exp": log_sum, "positive_score": positive_score, "rank": rank}
@@ -220,10 +224,9 @@ def test_forward_without_rank_and_mean(rng, device):
     case = random_case(rng, 33, 70, 20, 0.1)
     outputs, _ = run(case, device)
     results = [device.poisoned(33) for _ in range(3)]
-    sizes = native.inbatch_softmax_workspaces(33, 70, 20, "float32", with_mean=False)
-    more = {"workspace": device.to(np.zeros(sizes[0], np.uint8))} if device.on_gpu else {}
+    workspace, _ = device.workspaces(33, 70, 20, "float32", with_mean=False)
     names = ("loss", "log_sum", "positive_score")
-    native.inbatch_softmax_forward(**inputs_of(case, device), **dict(zip(names, results, strict=True)), **more)
+    native.inbatch_softmax_forward(**inputs_of(case, device), **dict(zip(names, results, strict=True)), **workspace)
     for name, result in zip(("loss", "log_sum_exp", "positive_score"), results, strict=True):
         np.testing.assert_allclose(device.back(result), outputs[name], rtol=1e-6)
 
