@@ -46,7 +46,7 @@ class TensorFlowProvider(Provider):
             with tf.GradientTape() as tape:
                 tape.watch(inputs)
                 output = self.products(inputs[0])
-            return tape.gradient(output, inputs[0], self._grad)
+            return output, tape.gradient(output, inputs[0], self._grad)  # an unused output would be pruned
 
         self._forward = tf.function(lambda: self.products(inputs[0]), jit_compile=self.xla)
         self._full = tf.function(full, jit_compile=self.xla)
@@ -61,7 +61,7 @@ class TensorFlowProvider(Provider):
         return self._forward()
 
     def full(self, i: int, g: int) -> Any:
-        return self._full()
+        return self._full()[1]
 
     def outputs(self, output: Any) -> np.ndarray:
         return self._tf.cast(output[:CHECKED], self._tf.float32).numpy()
