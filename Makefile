@@ -5,6 +5,7 @@
 #   make test ARGS="-k embedding_bag"   run the tests, or some of them
 #   make build MERLIN_CUDA=OFF          build for this machine and install into .venv
 #   make wheel                          build a wheel for others into dist/, for all GPU architectures
+#   make docs                           build the documentation's pages into build/site
 #   make lint | format | bench | cuda-check | clean | distclean
 
 PYTHON ?= python3
@@ -27,7 +28,7 @@ export DASK_DATAFRAME__QUERY_PLANNING := False
 export DASK_DATAFRAME__CONVERT_STRING := False
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: build wheel test quickstart lint format bench cuda-check clean distclean FORCE
+.PHONY: build wheel test quickstart docs lint format bench cuda-check clean distclean FORCE
 .DELETE_ON_ERROR:
 
 build: $(STAMPS)/package
@@ -40,6 +41,11 @@ test: $(STAMPS)/package $(STAMPS)/dev
 
 bench: $(STAMPS)/package $(STAMPS)/dev
 	$(PY) -m benchmarks.run $(or $(ARGS),embedding_bag --cases smoke --mode forward,full,update)
+
+# Reads the sources and needs no build of them. A link that leads nowhere is an error.
+docs: $(STAMPS)/docs
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet --strict
+	@echo "build/site/index.html; with its search: $(PY) -m http.server --directory build/site"
 
 # --- the environment ---------------------------------------------------------------------------------------------
 
@@ -64,6 +70,11 @@ $(STAMPS)/dev: $(STAMPS)/base
 
 $(STAMPS)/lint: $(STAMPS)/venv requirements/lint.txt
 	$(PY) -m pip install -qq -r requirements/lint.txt
+	@touch $@
+
+$(STAMPS)/docs: $(STAMPS)/venv pyproject.toml
+	$(PY) requirements/from_pyproject.py docs > $@.txt
+	$(PY) -m pip install -qq -r $@.txt
 	@touch $@
 
 # --- the wheel ---------------------------------------------------------------------------------------------------
