@@ -18,7 +18,9 @@ FOLDER = "source"  # of the site
 CODE = re.compile(r"(^```.*?^```|`[^`\n]*`)", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?![a-z]+:|#)([^)\s#]+)(#[^)\s]*)?\)")
 SHOWN = {".py": "python", ".toml": "toml", ".txt": "text", "": "text"}  # as pages; others are files beside the pages
-LOADED = re.compile(r"<(?:script|img|iframe)[^>]+src=[\"']?(?:https?:)?//|<link[^>]+rel=[\"']?stylesheet[^>]+href=[\"']?https?:")
+LOADED = re.compile(
+    r"<(?:script|img|iframe)[^>]+src=[\"']?(?:https?:)?//|<link[^>]+rel=[\"']?stylesheet[^>]+href=[\"']?https?:"
+)
 
 _sources: dict[str, str] = {}  # pages from outside of docs/: their place in the site -> in the repository
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import pathlib
 import re
 
@@ -12,6 +13,7 @@ from markdown_it.token import Token
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 NOT_RUN = re.compile(r"<!-- not run: (.+?) -->")
+SMALLER = re.compile(r"<!-- tested with: (.+?) -> (.+?) -->")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +22,8 @@ class Block:
 
     Attributes:
         language: the fence's first word.
-        code: its text.
+        code: its text, or what is run in its place: a comment ``<!-- tested with: 200_000 -> 6_000 -->`` before the fence
+            replaces a number.
         line: of its first line of code in the page, counted from 1.
         reason: why a test does not run it, from a comment ``<!-- not run: ... -->`` before the fence; or None.
         output: the text block that follows without a word between: what the code prints; or None.
@@ -53,10 +56,15 @@ def blocks_of(page: pathlib.Path) -> list[Block]:
     for before, token, after in zip([None, *tokens], tokens, [*tokens[1:], None], strict=False):
         if token.type != "fence":
             continue
-        comment = NOT_RUN.match(before.content) if before is not None and before.type == "html_block" else None
+        comment = before.content if before is not None and before.type == "html_block" else ""
+        reason, smaller = NOT_RUN.match(comment), SMALLER.match(comment)
+        code = token.content
+        if smaller is not None:
+            assert smaller[1] in code, f"{name_of(page)}:{token.map[0]} has nothing like {smaller[1]}"
+            code = code.replace(smaller[1], smaller[2])
         shown = after.content if after is not None and after.type == "fence" and after.info == "text" else None
         language = token.info.split()[0] if token.info else ""
-        found.append(Block(language, token.content, token.map[0] + 2, comment and comment[1], shown))
+        found.append(Block(language, code, token.map[0] + 2, reason and reason[1], shown))
     return found
 
 
@@ -71,7 +79,7 @@ def anchors_of(page: pathlib.Path) -> set[str]:
     tokens = parse(page)
     titles = [
         "".join(part.content for part in inline.children or [] if part.type in ("text", "code_inline"))
-        for heading, inline in zip(tokens, tokens[1:], strict=False)
+        for heading, inline in itertools.pairwise(tokens)
         if heading.type == "heading_open"
     ]
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}

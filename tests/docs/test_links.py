@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import urllib.parse
 
@@ -36,9 +37,7 @@ def test_each_page_is_in_the_navigation_once():
 def test_a_page_has_one_title_and_no_heading_twice(page):
     tokens = parse(page)
     headings = [
-        (token.tag, inline.content)
-        for token, inline in zip(tokens, tokens[1:], strict=False)
-        if token.type == "heading_open"
+        (token.tag, inline.content) for token, inline in itertools.pairwise(tokens) if token.type == "heading_open"
     ]
     assert [tag for tag, _ in headings].count("h1") == 1
     assert headings[0][0] == "h1"
