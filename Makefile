@@ -44,7 +44,7 @@ bench: $(STAMPS)/package $(STAMPS)/dev
 
 # Reads the sources and needs no build of them. A link that leads nowhere is an error.
 docs: $(STAMPS)/docs
-	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 	@echo "build/site/index.html; with its search: $(PY) -m http.server --directory build/site"
 
 # --- the environment ---------------------------------------------------------------------------------------------

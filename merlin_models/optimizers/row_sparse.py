@@ -70,7 +70,7 @@ class RowSparse(StepsRows, keras.optimizers.Optimizer):
         >>> model = keras.Sequential([ids, EmbeddingBag(1000, 16), keras.layers.Dense(1)])
         >>> model.compile(RowSparse("adam", embeddings=RowwiseAdagrad(0.05)), loss="mse")
         >>> _ = model.fit(np.array([[1, 2], [3, 3]]), np.array([0.0, 1.0]), verbose=0)
-        >>> [variable.shape for variable in model.optimizer.table_state(model.layers[0].embeddings)]
+        >>> [tuple(variable.shape) for variable in model.optimizer.table_state(model.layers[0].embeddings)]
         [(1000,)]
 
     Reference:

@@ -33,6 +33,7 @@ def eagerly():
     tf.config.run_functions_eagerly(False)
 
 
+@pytest.mark.filterwarnings("ignore:Even though the .tf.config.experimental_run_functions_eagerly")
 @pytest.mark.parametrize("path", [path for path in PATHS if ">>>" in (find(path).__doc__ or "") or _examples(path)])
 def test_examples(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

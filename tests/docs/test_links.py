@@ -33,6 +33,15 @@ def test_each_page_is_in_the_navigation_once():
     assert sorted(own) == sorted(name_of(page).removeprefix("docs/") for page in PAGES if page.name != "README.md")
 
 
+OPS = sorted((ROOT / "docs" / "ops").glob("*.md"))
+OF_AN_OP = {"what-it-computes", "arguments-and-layout", "support", "accuracy-and-determinism", "speed"}
+
+
+@pytest.mark.parametrize("page", OPS, ids=name_of)
+def test_a_page_of_an_op_says_all_of_it(page):
+    assert sorted(OF_AN_OP - anchors_of(page)) == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_a_page_has_one_title_and_no_heading_twice(page):
     tokens = parse(page)
