@@ -61,6 +61,20 @@ def _words(text: str) -> list[str]:
     return NUMBER.sub("0", text).split()
 
 
+LEFT_OUT = [
+    (f"{name_of(page)}:{block.line}", block.reason)
+    for page in PAGES
+    for block in blocks_of(page)
+    if block.reason is not None
+]
+
+
+@pytest.mark.parametrize(("place", "reason"), LEFT_OUT)
+def test_blocks_that_are_not_run(place, reason):
+    """Shows them among what pytest skips."""
+    pytest.skip(f"{place}: {reason}")
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_fences_name_their_language_and_reason(page):
     blocks = blocks_of(page)
