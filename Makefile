@@ -3,9 +3,9 @@
 #
 #   make quickstart                     train a model on MovieLens and show what it learned
 #   make test ARGS="-k embedding_bag"   run the tests, or some of them
+#   make docs                           build the documentation's pages into build/site
 #   make build MERLIN_CUDA=OFF          build for this machine and install into .venv
 #   make wheel                          build a wheel for others into dist/, for all GPU architectures
-#   make docs                           build the documentation's pages into build/site
 #   make lint | format | bench | cuda-check | clean | distclean
 
 PYTHON ?= python3
@@ -28,7 +28,7 @@ export DASK_DATAFRAME__QUERY_PLANNING := False
 export DASK_DATAFRAME__CONVERT_STRING := False
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: build wheel test quickstart docs lint format bench cuda-check clean distclean FORCE
+.PHONY: build wheel test quickstart lint format bench cuda-check clean distclean FORCE
 .DELETE_ON_ERROR:
 
 build: $(STAMPS)/package
@@ -41,11 +41,6 @@ test: $(STAMPS)/package $(STAMPS)/dev
 
 bench: $(STAMPS)/package $(STAMPS)/dev
 	$(PY) -m benchmarks.run $(or $(ARGS),embedding_bag --cases smoke --mode forward,full,update)
-
-# Reads the sources and needs no build of them. A link that leads nowhere is an error.
-docs: $(STAMPS)/docs
-	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
-	@echo "build/site/index.html; with its search: $(PY) -m http.server --directory build/site"
 
 # --- the environment ---------------------------------------------------------------------------------------------
 
@@ -126,6 +121,14 @@ format: $(STAMPS)/lint
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/clang-format -i $(CXX_SOURCES)
+
+# --- pages -------------------------------------------------------------------------------------------------------
+
+.PHONY: docs
+# Reads the sources and needs no build of them. A link that leads nowhere is an error.
+docs: $(STAMPS)/docs
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+	@echo "build/site/index.html; with its search: $(PY) -m http.server --directory build/site"
 
 clean:
 	rm -rf build dist quickstart_output dlrm_criteo_output .pytest_cache .ruff_cache .hypothesis $(STAMPS)/package
