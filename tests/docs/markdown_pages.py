@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import itertools
 import pathlib
 import re
@@ -13,6 +14,7 @@ from markdown_it.token import Token
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 NOT_RUN = re.compile(r"<!-- not run: (.+?) -->")
+NEEDS = re.compile(r"<!-- not run without (\w+) -->")
 SMALLER = re.compile(r"<!-- tested with: (.+?) -> (.+?) -->")
 
 
@@ -25,7 +27,8 @@ class Block:
         code: its text, or what is run in its place: a comment ``<!-- tested with: 200_000 -> 6_000 -->`` before the fence
             replaces a number.
         line: of its first line of code in the page, counted from 1.
-        reason: why a test does not run it, from a comment ``<!-- not run: ... -->`` before the fence; or None.
+        reason: why a test does not run it, from a comment ``<!-- not run: ... -->`` before the fence, or because the module
+            of ``<!-- not run without ... -->`` is not installed; or None.
         output: the text block that follows without a word between: what the code prints; or None.
     """
 
@@ -57,14 +60,17 @@ def blocks_of(page: pathlib.Path) -> list[Block]:
         if token.type != "fence":
             continue
         comment = before.content if before is not None and before.type == "html_block" else ""
-        reason, smaller = NOT_RUN.match(comment), SMALLER.match(comment)
+        not_run, smaller, needs = (pattern.match(comment) for pattern in (NOT_RUN, SMALLER, NEEDS))
+        reason = not_run and not_run[1]
+        if needs is not None and importlib.util.find_spec(needs[1]) is None:
+            reason = f"{needs[1]} is not installed"
         code = token.content
         if smaller is not None:
             assert smaller[1] in code, f"{name_of(page)}:{token.map[0]} has nothing like {smaller[1]}"
             code = code.replace(smaller[1], smaller[2])
         shown = after.content if after is not None and after.type == "fence" and after.info == "text" else None
         language = token.info.split()[0] if token.info else ""
-        found.append(Block(language, code, token.map[0] + 2, reason and reason[1], shown))
+        found.append(Block(language, code, token.map[0] + 2, reason, shown))
     return found
 
 
