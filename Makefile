@@ -3,6 +3,7 @@
 #
 #   make quickstart                     train a model on MovieLens and show what it learned
 #   make test ARGS="-k embedding_bag"   run the tests, or some of them
+#   make docs                           build the documentation's pages into build/site
 #   make build MERLIN_CUDA=OFF          build for this machine and install into .venv
 #   make wheel                          build a wheel for others into dist/, for all GPU architectures
 #   make lint | format | bench | cuda-check | clean | distclean
@@ -66,6 +67,11 @@ $(STAMPS)/lint: $(STAMPS)/venv requirements/lint.txt
 	$(PY) -m pip install -qq -r requirements/lint.txt
 	@touch $@
 
+$(STAMPS)/docs: $(STAMPS)/venv pyproject.toml
+	$(PY) requirements/from_pyproject.py docs > $@.txt
+	$(PY) -m pip install -qq -r $@.txt
+	@touch $@
+
 # --- the wheel ---------------------------------------------------------------------------------------------------
 
 SOURCES := pyproject.toml CMakeLists.txt README.md LICENSE \
@@ -115,6 +121,14 @@ format: $(STAMPS)/lint
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/clang-format -i $(CXX_SOURCES)
+
+# --- pages -------------------------------------------------------------------------------------------------------
+
+.PHONY: docs
+# Reads the sources and needs no build of them. A link that leads nowhere is an error.
+docs: $(STAMPS)/docs
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+	@echo "build/site/index.html; with its search: $(PY) -m http.server --directory build/site"
 
 clean:
 	rm -rf build dist quickstart_output dlrm_criteo_output .pytest_cache .ruff_cache .hypothesis $(STAMPS)/package

@@ -82,6 +82,7 @@ class KerasSequenceLoader(keras.utils.PyDataset):
 
     Example:
         >>> import pyarrow as pa
+        >>> from merlin_models.loader.tensorflow import KerasSequenceLoader
         >>> table = pa.table({"item": [3, 1, 2], "genres": [[1, 2], [], [5]], "clicked": [1, 0, 1]})
         >>> loader = KerasSequenceLoader(table, batch_size=2, label_names=["clicked"], shuffle=False)
         >>> features, labels = loader.peek()
@@ -367,6 +368,7 @@ def sample_batch(
 
     Example:
         >>> import pyarrow as pa
+        >>> from merlin_models.loader.tensorflow import sample_batch
         >>> table = pa.table({"item": [3, 1, 2], "clicked": [1, 0, 1]})
         >>> features = sample_batch(table, batch_size=2, label_names=["clicked"], include_targets=False)
         >>> features["item"].numpy().tolist()
