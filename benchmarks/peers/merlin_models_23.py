@@ -160,5 +160,45 @@ class TwoTower(MerlinModels23):
         return arrays, {**settings, "temperature": TEMPERATURE, "learning_rate": LEARNING_RATE}
 
 
+class DLRM(MerlinModels23):
+    """``mm.DLRMModel`` with Keras' Adagrad, one id a feature."""
+
+    kind = "dlrm"
+
+    def unsupported(self, case: Any, device: str, mode: str, optimizer: str) -> str:
+        return super().unsupported(case, device, mode, optimizer) or (
+            "" if case.hot == "one" else "one id a feature only"
+        )
+
+    def memory_bytes(self, problem: Any, device: str, mode: str, optimizer: str) -> int:
+        return 4 * 4 * problem.case.dim * sum(problem.rows)
+
+    def inputs(self, problem: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        from benchmarks.models.dlrm_problem import ADAGRAD_START, EPSILON, LEARNING_RATE
+
+        names = [f"C{i:02}" for i in range(26)]
+        numbers = [f"I{i:02}" for i in range(13)]
+        arrays = {f"feature_{name}": ids for name, ids in zip(names, problem.ids, strict=True)}
+        arrays |= {f"feature_{name}": problem.dense[:, i : i + 1] for i, name in enumerate(numbers)}
+        layers = [*problem.bottom, *problem.top]
+        first = len(problem.bottom)
+        layers[first] = (layers[first][0][_rows_of_top(problem.case.dim)], layers[first][1])
+        for i, (kernel, bias) in enumerate(layers):
+            arrays |= {f"kernel_{i}": kernel, f"bias_{i}": bias}
+        settings = {"rows": dict(zip(names, problem.rows, strict=True)), "numbers": numbers, "dim": problem.case.dim}
+        settings |= {"bottom": problem.case.bottom, "top": problem.case.top, "learning_rate": LEARNING_RATE}
+        settings |= {"accumulator": ADAGRAD_START, "epsilon": EPSILON}
+        return {**arrays, "block": problem.block, "labels": problem.labels}, settings
+
+
+def _rows_of_top(dim: int) -> np.ndarray:
+    """Rows of the first kernel as the older library has its inputs: the bottom's output, then pairs (i, j), i < j, of vectors
+    whose last is the bottom's output."""
+    place = np.array([*range(1, 27), 0])  # of its vectors among ours
+    left, right = np.triu_indices(27, 1)
+    high, low = np.maximum(place[left], place[right]), np.minimum(place[left], place[right])
+    return np.concatenate([np.arange(dim), dim + high * (high - 1) // 2 + low])
+
+
 if __name__ == "__main__":
     build(pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "build/peers/merlin-models-23")

@@ -38,6 +38,11 @@ def column(name, rows, tags, listed=False):
     return ColumnSchema(name, dtype=np.int64, tags=[Tags.CATEGORICAL, *tags], properties={"domain": domain}, **options)
 
 
+def dense_of(block):
+    """The dense layers of a block, in order."""
+    return [layer for layer in block._flatten_layers() if isinstance(layer, tf.keras.layers.Dense)]
+
+
 def two_tower(arrays, settings):
     """The model with its first weights, its inputs, and what its mean loss is to be multiplied by."""
     user = {"userId": [Tags.USER, Tags.USER_ID]}
@@ -68,10 +73,44 @@ def two_tower(arrays, settings):
             [weight] = [each for each in model.trainable_variables if each.shape == table.shape]
             weight.assign(table)
     for tower in ("query", "item"):
-        layers = [each for each in model.blocks[0][tower]._flatten_layers() if isinstance(each, tf.keras.layers.Dense)]
-        for i, layer in enumerate(layers):
+        for i, layer in enumerate(dense_of(model.blocks[0][tower])):
             layer.kernel.assign(arrays[f"kernel_{tower}_{i}"])
     return model, (x,), len(genres)
+
+
+def dlrm(arrays, settings):
+    """The same for DLRM, with one id a feature; its mean loss is what is asked for."""
+    columns = [column(name, rows, []) for name, rows in settings["rows"].items()]
+    for name in settings["numbers"]:
+        columns.append(ColumnSchema(name, dtype=np.float32, tags=[Tags.CONTINUOUS]))
+    bottom, top = mm.MLPBlock(settings["bottom"]), mm.MLPBlock(settings["top"])
+    task = mm.BinaryClassificationTask("label")
+    model = mm.DLRMModel(
+        Schema(columns),
+        embedding_dim=settings["dim"],
+        bottom_block=bottom,
+        top_block=top,
+        prediction_tasks=task,
+    )
+    model.compile(
+        optimizer=tf.keras.optimizers.Adagrad(
+            settings["learning_rate"],
+            initial_accumulator_value=settings["accumulator"],
+            epsilon=settings["epsilon"],
+        ),
+        metrics=[],
+    )
+    x = {name: tf.constant(arrays[f"feature_{name}"]) for name in (*settings["rows"], *settings["numbers"])}
+    model(x, training=True)
+    block = tf.constant(arrays["block"])
+    for table in (layer for layer in model._flatten_layers() if isinstance(layer, mm.EmbeddingTable)):
+        [name] = table.schema.column_names
+        rows = settings["rows"][name]
+        table.table.embeddings.assign(tf.tile(block, [-(-rows // len(block)), 1])[:rows])
+    for i, layer in enumerate(layer for block in (bottom, top, task) for layer in dense_of(block)):
+        layer.kernel.assign(arrays[f"kernel_{i}"])
+        layer.bias.assign(arrays[f"bias_{i}"])
+    return model, (x, tf.constant(arrays["labels"])), 1
 
 
 def main(kind, folder):
@@ -79,7 +118,9 @@ def main(kind, folder):
     folder = pathlib.Path(folder)
     arrays = dict(np.load(folder / "arrays.npz"))
     held = memory("VmRSS")
-    model, data, scale = {"two_tower": two_tower}[kind](arrays, json.loads((folder / "settings.json").read_text()))
+    model, data, scale = {"two_tower": two_tower, "dlrm": dlrm}[kind](
+        arrays, json.loads((folder / "settings.json").read_text())
+    )
 
     # Batches of unknown size, as its loader's are.
     specs = tf.nest.map_structure(lambda tensor: tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype), data)

@@ -180,6 +180,13 @@ def test_a_process_that_ends_is_a_failed_row(tmp_path, monkeypatch):
     assert "the process of merlin-models 23.12 ended: no such module" in row.reason
 
 
+def test_the_older_librarys_first_kernel_has_all_rows():
+    rows = merlin_models_23._rows_of_top(8)
+    assert sorted(rows) == list(range(8 + 27 * 26 // 2))
+    assert rows[8] == 8 + 1 + 1  # its first pair: features 0 and 1, ours 1 and 2
+    assert rows[8 + 25] == 8  # its feature 0 and the bottom's output, ours 1 and 0
+
+
 def test_the_environment_needs_an_older_python(monkeypatch, tmp_path):
     monkeypatch.setattr(merlin_models_23.sys, "version_info", (3, 13, 1))
     with pytest.raises(RuntimeError, match=r"Python must be 3\.10 or 3\.11"):
