@@ -24,7 +24,7 @@ class Part:
         optimizers: on a device, for the mode update.
         seconds: of timing for a provider and case, where not the command's.
         quick: cases for ``--quick``.
-        providers: of these alone, by name; empty for all.
+        providers: of these alone, by name; empty for all. What is compiled anew for each size takes too long for curves.
     """
 
     module: str
@@ -50,7 +50,7 @@ PARTS = {
     "embedding_bag": Part(
         _EMBEDDING_BAG,
         {"cpu": "cpu", "cuda": "cuda"},
-        "forward,full,update",
+        "forward,update",
         optimizers={"cpu": "adagrad,rowwise_adagrad,adam", "cuda": "sgd,adagrad,rowwise_adagrad,adam"},
         quick="smoke_ragged,smoke_bf16",
     ),
@@ -71,7 +71,7 @@ PARTS = {
     "embedding_bag_scaling": Part(
         _EMBEDDING_BAG,
         {"cpu": _SCALED_BAGS, "cuda": _SCALED_BAGS},
-        "forward,update",
+        "update",
         _ONE_OPTIMIZER,
         SCALED_SECONDS,
         "smoke_scale",
@@ -83,6 +83,7 @@ PARTS = {
         "full",
         seconds=SCALED_SECONDS,
         quick="smoke_scale",
+        providers=("merlin_native", "merlin_tf", "torch", "tf", "tf_xla", "keras_rs"),
     ),
     "inbatch_softmax_scaling": Part(
         _SOFTMAX,
@@ -90,6 +91,7 @@ PARTS = {
         "full",
         seconds=SCALED_SECONDS,
         quick="smoke_scale",
+        providers=("merlin_native", "merlin_native_graph", "merlin_tf", "torch", "tf", "tf_xla"),
     ),
 }
 

@@ -87,7 +87,6 @@ class TorchCompile(TorchMatmul):
     """The same, by ``torch.compile``."""
 
     name = "torch_compile"
-    on_cpu = False
 
     def prepare(self) -> None:
         self._torch._dynamo.reset()

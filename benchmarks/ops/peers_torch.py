@@ -117,8 +117,6 @@ class TorchCompile(TorchEmbeddingBag):
     name = "torch_compile"
 
     def unsupported(self, case: Any, device: str, mode: str, optimizer: str) -> str:
-        if device == "cpu":
-            return "compiled on GPUs only here"
         return "" if mode == "forward" else "torch.compile leaves gradients of sparse tables to eager kernels"
 
     def setup(self, problem: Any, device: str, mode: str, optimizer: str) -> None:

@@ -16,7 +16,7 @@ import sys
 from benchmarks.environment import slug
 from benchmarks.report import pictures
 from benchmarks.report.contests import Contest, Key, load
-from benchmarks.report.regions import REGIONS, fill
+from benchmarks.report.regions import REGIONS, fill, has_regions
 from benchmarks.report.tables import device_page
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -27,7 +27,7 @@ FOLDER = ROOT / "docs/benchmarks"
 def pages(root: pathlib.Path) -> list[pathlib.Path]:
     """README.md and the pages of docs/ that have generated regions."""
     found = [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
-    return [page for page in found if "<!-- benchmarks:" in page.read_text()]
+    return [page for page in found if has_regions(page.read_text())]
 
 
 def texts(files: list[pathlib.Path]) -> dict[str, str]:

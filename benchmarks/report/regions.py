@@ -277,7 +277,13 @@ REGIONS: dict[str, Callable[[Contests], str]] = {
     "inbatch-softmax": inbatch_softmax,
     "models": models,
 }
-_MARKED = re.compile(r"(<!-- benchmarks:([a-z-]+) -->\n)(?:.*?\n)??(<!-- /benchmarks -->)", re.DOTALL)
+_MARKED = re.compile(r"^(<!-- benchmarks:([a-z-]+) -->\n)(?:.*?\n)??(<!-- /benchmarks -->)$", re.DOTALL | re.MULTILINE)
+_BEGIN = re.compile(r"^<!-- benchmarks:", re.MULTILINE)  # elsewhere in a line it is only mentioned
+
+
+def has_regions(text: str) -> bool:
+    """Whether a page has any."""
+    return _BEGIN.search(text) is not None
 
 
 def fill(text: str, contests: Contests, page: str, make: dict[str, Callable[[Contests], str]] = REGIONS) -> str:
@@ -295,6 +301,6 @@ def fill(text: str, contests: Contests, page: str, make: dict[str, Callable[[Con
     unknown = [name for _, name, _ in _MARKED.findall(text) if name not in make]
     if unknown:
         raise ValueError(f"regions of {page} must be of {', '.join(make)}. Received: {', '.join(unknown)}")
-    if text.count("<!-- benchmarks:") != len(_MARKED.findall(text)):
+    if len(_BEGIN.findall(text)) != len(_MARKED.findall(text)):
         raise ValueError(f"each <!-- benchmarks:NAME --> of {page} must have its <!-- /benchmarks --> after it")
     return _MARKED.sub(lambda match: f"{match[1]}\n{make[match[2]](contests)}\n\n{match[3]}", text)
