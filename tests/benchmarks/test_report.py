@@ -93,7 +93,8 @@ def test_all_regions_can_be_made_without_rows():
 
 
 def test_regions_are_filled_and_the_rest_of_a_page_stays():
-    page = "a `<!-- benchmarks:NAME -->`\n<!-- benchmarks:x -->\n<!-- /benchmarks -->\nb\n<!-- benchmarks:y -->\n\nold\n\n<!-- /benchmarks -->\nc\n"
+    page = "a `<!-- benchmarks:NAME -->`\n<!-- benchmarks:x -->\n<!-- /benchmarks -->\nb\n"
+    page += "<!-- benchmarks:y -->\n\nold\n\n<!-- /benchmarks -->\nc\n"
     made = fill(page, {}, "page", {"x": lambda contests: "X", "y": lambda contests: "Y"})
     assert made == page.replace("x -->\n", "x -->\n\nX\n\n").replace("old", "Y")
     assert fill(made, {}, "page", {"x": lambda contests: "X", "y": lambda contests: "Y"}) == made
