@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import importlib.metadata
 import os
 import pathlib
@@ -101,8 +102,9 @@ def reset_peak_memory() -> bool:
     return True
 
 
+@functools.cache
 def git_commit() -> str:
-    """Short commit of the working tree, with "+" if files differ from it; "none" outside of git.
+    """When this process first asked: short commit of the working tree, with "+" if files differ from it; "none" outside of git.
 
     Rows and what is generated from them do not count: a run that writes rows does not change what it measures.
     """
