@@ -104,7 +104,7 @@ def reset_peak_memory() -> bool:
 
 @functools.cache
 def git_commit() -> str:
-    """When this process first asked: short commit of the working tree, with "+" if files differ from it; "none" outside of git.
+    """Short commit of the working tree at the first call, with "+" if files differ from it; "none" outside of git.
 
     Rows and what is generated from them do not count: a run that writes rows does not change what it measures.
     """
