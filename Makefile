@@ -6,7 +6,7 @@
 #   make docs                           build the documentation's pages into build/site
 #   make build MERLIN_CUDA=OFF          build for this machine and install into .venv
 #   make wheel                          build a wheel for others into dist/, for all GPU architectures
-#   make lint | format | bench | cuda-check | clean | distclean
+#   make lint | format | bench | instruction-counts | cuda-check | clean | distclean
 
 PYTHON ?= python3
 # AUTO builds the CUDA kernels if nvcc is found, ON insists on them, OFF leaves them out.
@@ -28,7 +28,7 @@ export DASK_DATAFRAME__QUERY_PLANNING := False
 export DASK_DATAFRAME__CONVERT_STRING := False
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: build wheel test quickstart lint format bench cuda-check clean distclean FORCE
+.PHONY: build wheel test quickstart lint format bench instruction-counts cuda-check clean distclean FORCE
 .DELETE_ON_ERROR:
 
 build: $(STAMPS)/package
@@ -41,6 +41,10 @@ test: $(STAMPS)/package $(STAMPS)/dev
 
 bench: $(STAMPS)/package $(STAMPS)/dev
 	$(PY) -m benchmarks.run $(or $(ARGS),embedding_bag --cases smoke --mode forward,full,update)
+
+# What tests/csrc/test_instruction_counts.py compares with; needs valgrind.
+instruction-counts: $(STAMPS)/package $(STAMPS)/dev
+	$(PY) -m benchmarks.instruction_counts --update
 
 # --- the environment ---------------------------------------------------------------------------------------------
 
