@@ -11,6 +11,7 @@ from merlin_models.ops.encode import encode_bags
 from merlin_models.ops.inbatch_softmax import InbatchSoftmax, inbatch_softmax, inbatch_softmax_reference
 from merlin_models.ops.lookup_interaction import lookup_interaction, why_not_fused
 from merlin_models.ops.lookups import Lookup, LookupOutput, record_lookups
+from merlin_models.ops.portable import is_portable, portable_ops
 from merlin_models.ops.ragged import (
     append_to_rows,
     check_at_most,
@@ -54,10 +55,12 @@ __all__ = [
     "encode_bags",
     "inbatch_softmax",
     "inbatch_softmax_reference",
+    "is_portable",
     "is_ragged",
     "items_of_padded",
     "lookup_interaction",
     "mask_like",
+    "portable_ops",
     "positions_in_rows",
     "ragged_where",
     "raise_device_errors",
