@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from merlin_models._native import raise_device_errors
+from merlin_models._native import raise_device_errors, tf_ops
 from merlin_models.ops.bags import Bags, batch_of, to_bags
 from merlin_models.ops.dot_interaction import dot_interaction, dot_interaction_reference
 from merlin_models.ops.embedding_bag import embedding_bag, embedding_bag_reference
@@ -77,3 +77,5 @@ __all__ = [
     "to_sparse",
     "why_not_fused",
 ]
+
+tf_ops()  # registers the compiled ops, which SavedModels need before they are loaded
