@@ -35,33 +35,40 @@ class Input:
     def is_list(self) -> bool:
         return self.width == "list"
 
-    def spec(self, form: str) -> dict[str, Any]:
-        """Name -> spec, in the form "ragged", "flat" (lists as values and offsets) or "padded" (with zeros)."""
+    @property
+    def tensor_name(self) -> str:
+        """Its name in signatures, where TensorFlow takes letters, digits and _ alone."""
+        return re.sub(r"\W", "_", self.name)
 
-        def tensor(name: str, shape: Any, dtype: Any = self.dtype) -> tf.TensorSpec:
-            return tf.TensorSpec(shape, dtype, name=name)
+    def callable_spec(self) -> Any:
+        """What the callable takes: lists ragged, one number a row as (batch,) or (batch, 1)."""
+        if self.is_list:
+            return tf.RaggedTensorSpec([None, None], self.dtype, row_splits_dtype=tf.int64)
+        return tf.TensorSpec([None, self.width] if self.width else None, self.dtype, name=self.tensor_name)
 
+    def specs(self, padded: bool) -> dict[str, tf.TensorSpec]:
+        """What a signature takes: lists padded, or as values and offsets."""
+        name, dtype = self.tensor_name, self.dtype
         if not self.is_list:
-            # The callable takes (batch,) and (batch, 1).
-            shape = [None, self.width] if self.width else (None if form == "ragged" else [None])
-            return {self.name: tensor(self.name, shape)}
-        if form == "padded":
-            return {self.name: tensor(self.name, [None, None])}
-        if form == "flat":
-            values, offsets = self.name + VALUES, self.name + OFFSETS
-            return {values: tensor(values, [None]), offsets: tensor(offsets, [None], tf.int64)}
-        return {self.name: tf.RaggedTensorSpec([None, None], self.dtype, row_splits_dtype=tf.int64)}
+            return {name: tf.TensorSpec([None, self.width] if self.width else [None], dtype, name=name)}
+        if padded:
+            return {name: tf.TensorSpec([None, None], dtype, name=name)}
+        kinds = {name + VALUES: dtype, name + OFFSETS: tf.int64}
+        return {part: tf.TensorSpec([None], kind, name=part) for part, kind in kinds.items()}
 
-    def feature(self, tensors: Mapping[str, Any], form: str) -> Any:
-        """The column as a model takes it, of tensors of :meth:`spec`."""
-        if self.width is None:
-            return tf.reshape(tensors[self.name], [-1, 1])
-        if self.is_list and form == "flat":
-            return tf.RaggedTensor.from_row_splits(tensors[self.name + VALUES], tensors[self.name + OFFSETS])
-        if self.is_list and form == "padded":
+    def of_tensors(self, tensors: Mapping[str, Any], padded: bool) -> Any:
+        """What the callable takes, of what a signature does."""
+        name = self.tensor_name
+        if not self.is_list:
+            return tensors[name]
+        if padded:
             zero = tf.zeros((), self.dtype)
-            return tf.RaggedTensor.from_tensor(tensors[self.name], padding=zero, row_splits_dtype=tf.int64)
-        return tensors[self.name]
+            return tf.RaggedTensor.from_tensor(tensors[name], padding=zero, row_splits_dtype=tf.int64)
+        return tf.RaggedTensor.from_row_splits(tensors[name + VALUES], tensors[name + OFFSETS])
+
+    def feature(self, value: Any) -> Any:
+        """What the model takes, of what the callable does."""
+        return tf.reshape(value, [-1, 1]) if self.width is None else value
 
 
 def inputs_of(schema: Schema | None, input_signature: Any = None) -> list[Input]:
@@ -87,7 +94,7 @@ def inputs_of(schema: Schema | None, input_signature: Any = None) -> list[Input]
             "Names of exported features must begin with a letter or digit and have only these and _ . / - behind it. "
             f"Received: {unfit}"
         )
-    names = [name for each in inputs for name in each.spec("flat")]
+    names = [name for each in inputs for name in each.specs(padded=False)]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"Names of a signature's inputs must be unique. Received twice: {twice}")

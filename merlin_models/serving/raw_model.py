@@ -17,7 +17,7 @@ import tensorflow as tf
 import merlin_models
 from merlin_models.datasets.workflows import import_nvtabular
 from merlin_models.schema import Schema
-from merlin_models.serving.inputs import OFFSETS, VALUES
+from merlin_models.serving.inputs import OFFSETS, VALUES, inputs_of
 from merlin_models.serving.saved_model import replacing
 
 MANIFEST, MODEL, WORKFLOW = "manifest.json", "model", "workflow"
@@ -100,7 +100,7 @@ class RawModel:
     def __init__(self, model: Any, workflow: Any, schema: Schema):
         self.model, self.workflow, self.schema = model, workflow, schema
         self._signature = model.signatures["serving_default"]
-        _, self._specs = self._signature.structured_input_signature
+        self._inputs = inputs_of(schema)
         self.output_names = sorted(self._signature.structured_outputs)
         self.raw_columns: dict[str, tuple[np.dtype, bool]] = {}
         for name, column in workflow.input_schema.column_schemas.items():
@@ -140,20 +140,16 @@ class RawModel:
     def predict_features(self, features: pd.DataFrame) -> dict[str, np.ndarray]:
         """Predictions for a frame of features that are encoded already."""
         tensors = {}
-        for name, spec in self._specs.items():
-            dtype = spec.dtype.as_numpy_dtype
-            if name.endswith(OFFSETS):
-                continue
-            column = name.removesuffix(VALUES)
-            values = features[column].to_numpy()
-            if name.endswith(VALUES):
+        for each in self._inputs:
+            values, dtype = features[each.name].to_numpy(), each.dtype.as_numpy_dtype
+            if each.is_list:
                 lists = [np.asarray(value, dtype) for value in values]
-                tensors[name] = tf.constant(np.concatenate([np.zeros(0, dtype), *lists]))
-                tensors[column + OFFSETS] = tf.constant(np.cumsum([0, *map(len, lists)], dtype=np.int64))
-            elif spec.shape.rank == 2:
-                tensors[name] = tf.constant(np.asarray([*values], dtype).reshape(len(values), spec.shape[1]))
+                tensors[each.tensor_name + VALUES] = tf.constant(np.concatenate([np.zeros(0, dtype), *lists]))
+                tensors[each.tensor_name + OFFSETS] = tf.constant(np.cumsum([0, *map(len, lists)], dtype=np.int64))
+            elif each.width is None:
+                tensors[each.tensor_name] = tf.constant(values.astype(dtype))
             else:
-                tensors[name] = tf.constant(values.astype(dtype))
+                tensors[each.tensor_name] = tf.constant(np.asarray([*values], dtype).reshape(len(values), each.width))
         return {name: output.numpy() for name, output in self._signature(**tensors).items()}
 
     def _frame(self, rows: Any) -> pd.DataFrame:

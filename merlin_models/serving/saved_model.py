@@ -41,48 +41,47 @@ def write_saved_model(
     path = pathlib.Path(path)
     _check_free(path)
     module, signatures, traced = tf.Module(), {}, []
+    # Around all of it: TensorFlow traces the callable once more when it writes it.
     with portable_ops() if portable else contextlib.nullcontext():
         for exclude in (False, True) if model.takes_excluded else (False,):
             suffix = f"_{EXCLUDE}" if exclude else ""
             serve = _callable(model, inputs, exclude)
             setattr(module, f"serve{suffix}", serve)
             traced.append(serve.get_concrete_function())
-            forms = {"flat": f"serving{suffix or '_default'}"}
+            names = {f"serving{suffix or '_default'}": False}
             if has_padded_form(inputs):
-                forms["padded"] = f"serving_padded{suffix}"
-            for form, name in forms.items():
-                signatures[name] = _signature(serve, model.named_outputs, inputs, form, exclude)
-    traced += signatures.values()
-    if portable:
-        for function in traced:
-            check_portable(function.graph)
-    module.model_variables = _read_by(traced, model)
-    with replacing(path) as new:
-        tf.saved_model.save(module, str(new), signatures=signatures)
+                names[f"serving_padded{suffix}"] = True
+            for name, padded in names.items():
+                signatures[name] = _signature(serve, model.named_outputs, inputs, padded, exclude)
+        module.model_variables = _read_by([*traced, *signatures.values()], model)
+        with replacing(path) as new:
+            tf.saved_model.save(module, str(new), signatures=signatures)
+            if portable:
+                check_portable(new)
     return signatures
 
 
 def _callable(model: Any, inputs: list[Input], exclude: bool) -> Any:
-    specs = [{name: spec for each in inputs for name, spec in each.spec("ragged").items()}]
+    specs = [{each.name: each.callable_spec() for each in inputs}]
     if exclude:
         specs.append(tf.TensorSpec([None, None], tf.int64, name=EXCLUDE))
 
     def serve(features: dict[str, Any], *more: Any) -> Any:
-        return model.served({each.name: each.feature(features, "ragged") for each in inputs}, *more)
+        return model.served({each.name: each.feature(features[each.name]) for each in inputs}, *more)
 
     return tf.function(serve, input_signature=specs, autograph=False)
 
 
-def _signature(serve: Any, named: Callable, inputs: list[Input], form: str, exclude: bool) -> Any:
+def _signature(serve: Any, named: Callable, inputs: list[Input], padded: bool, exclude: bool) -> Any:
     """The callable, traced once more around: from plain tensors to plain tensors."""
-    specs = {name: spec for each in inputs for name, spec in each.spec(form).items()}
+    specs = {name: spec for each in inputs for name, spec in each.specs(padded).items()}
     if exclude:
         if EXCLUDE in specs:
             raise ValueError(f"No feature may be called '{EXCLUDE}', which signatures take beside the features.")
         specs[EXCLUDE] = tf.TensorSpec([None, None], tf.int64, name=EXCLUDE)
 
     def signature(tensors: dict[str, Any]) -> dict[str, Any]:
-        features = {each.name: each.feature(tensors, form) for each in inputs}
+        features = {each.name: each.of_tensors(tensors, padded) for each in inputs}
         return _tensors(named(serve(features, *([tensors[EXCLUDE]] if exclude else []))))
 
     return tf.function(signature, input_signature=[specs], autograph=False).get_concrete_function()
@@ -107,14 +106,19 @@ def _read_by(traced: list[Any], model: Any) -> list[tf.Variable]:
     return [variable for variable in variables if id(variable.handle) in handles]
 
 
-def check_portable(graph: Any) -> None:
-    """Raises NotImplementedError if a graph, or a function of it, has an op that is not TensorFlow's own."""
-    definition = graph.as_graph_def()
-    nodes = [*definition.node, *(node for function in definition.library.function for node in function.node_def)]
-    foreign = sorted({node.op for node in nodes if node.op.startswith(_FOREIGN)})
+def check_portable(path: str | pathlib.Path) -> None:
+    """Raises NotImplementedError if a SavedModel has an op that is of this library or needs Python."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    definition = saved_model_pb2.SavedModel.FromString((pathlib.Path(path) / "saved_model.pb").read_bytes())
+    foreign = set()
+    for meta_graph in definition.meta_graphs:
+        graph = meta_graph.graph_def
+        nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+        foreign |= {node.op for node in nodes if node.op.startswith(_FOREIGN)}
     if foreign:
         raise NotImplementedError(
-            f"A portable graph must consist of stock TensorFlow ops. Received: {', '.join(foreign)}"
+            f"A portable graph must consist of stock TensorFlow ops. Received: {', '.join(sorted(foreign))}"
         )
 
 

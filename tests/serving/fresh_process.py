@@ -23,7 +23,7 @@ def ragged(value):
 
 def flat(features):
     tensors = {}
-    for name, value in features.items():
+    for name, value in by_tensor_name(features).items():
         if isinstance(value, tuple):
             tensors |= {f"{name}__values": tf.constant(value[0]), f"{name}__offsets": tf.constant(value[1])}
         else:
@@ -32,7 +32,12 @@ def flat(features):
 
 
 def padded(features):
+    features = by_tensor_name(features)
     return {name: ragged(v).to_tensor() if isinstance(v, tuple) else ragged(v) for name, v in features.items()}
+
+
+def by_tensor_name(features):
+    return {name.replace("-", "_"): value for name, value in features.items()}
 
 
 def named(outputs, like):

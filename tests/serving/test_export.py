@@ -77,7 +77,7 @@ def test_signatures_are_named_by_the_schema(exports):
     _, inputs = loaded.signatures["serving_default"].structured_input_signature
     specs = {name: (spec.dtype.name, spec.shape.as_list()) for name, spec in inputs.items()}
     assert specs == {
-        "user-id": ("int64", [None]),
+        "user_id": ("int64", [None]),
         "movie": ("int64", [None]),
         "genres__values": ("int64", [None]),
         "genres__offsets": ("int64", [None]),
