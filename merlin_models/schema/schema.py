@@ -11,6 +11,7 @@ import numpy as np
 from google.protobuf import json_format, text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 
+from merlin_models._files import write_text
 from merlin_models.schema import proto
 from merlin_models.schema.column import ColumnSchema, Domain
 from merlin_models.schema.tags import Tags
@@ -269,7 +270,7 @@ class Schema:
         """The schema in text format, also written to ``path`` if given."""
         text = text_format.MessageToString(self._to_message())
         if path is not None:
-            pathlib.Path(path).write_text(text)
+            write_text(path, text)
         return text
 
     def to_json(self) -> str:
