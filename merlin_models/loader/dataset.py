@@ -71,7 +71,7 @@ class Dataset:
         folder = pathlib.Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / "part_0.parquet") as part:
-            pq.write_table(self.table, part, row_group_size=row_group_rows)
+            pq.write_table(self.table, part, row_group_size=row_group_rows, write_page_checksum=True)
         self.schema.save(folder)
         return folder
 

@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import pathlib
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -150,13 +151,31 @@ class SavedWithSchemas(SavedWhole):
             **kwargs: of ``keras.models.load_model``.
 
         Raises:
+            FileNotFoundError: if there is none.
+            ValueError: if the file is damaged.
             TypeError: if it is another model than one of this class.
         """
         path = pathlib.Path(filepath)
-        model = keras.models.load_model(path / _MODEL if (path / _MODEL).exists() else path, **kwargs)
+        file = path / _MODEL if path.is_dir() else path
+        if not file.exists():
+            raise FileNotFoundError(f"filepath must be a file or folder that save() wrote. Received: no '{file}'")
+        if file.suffix == ".keras":
+            _check_archive(file)
+        model = keras.models.load_model(file, **kwargs)
         if not isinstance(model, cls):
             raise TypeError(f"filepath must be that of a {cls.__name__}. Received: a {type(model).__name__} in {path}")
         return model
+
+
+def _check_archive(file: pathlib.Path) -> None:
+    """Raises ValueError for a file that is incomplete or has changed, which Keras would say otherwise or not at all."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            damaged = archive.testzip()
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"'{file}' must be a complete .keras file. Received: {error}") from error
+    if damaged is not None:
+        raise ValueError(f"'{file}' must be as it was written. Received: other bytes in its part '{damaged}'")
 
 
 def _is_keras_to_write(filepath: str | os.PathLike, overwrite: bool) -> bool:
