@@ -17,6 +17,7 @@ from merlin_models.metrics import TopKMetricsAggregator
 from merlin_models.models.batches import Batch, batches_of, id_column, ids_of
 from merlin_models.models.encoder import Encoder
 from merlin_models.models.exporting import Exportable
+from merlin_models.models.saving import SavedWhole
 from merlin_models.models.seen import as_seen
 from merlin_models.schema import Schema, Tags
 from merlin_models.tasks.rows import update_from_rank
@@ -25,7 +26,7 @@ STRATEGIES = {"brute-force-topk": BruteForceTopK}
 
 
 @register
-class TopKEncoder(Exportable, SymbolicBuild, keras.Model):
+class TopKEncoder(Exportable, SavedWhole, SymbolicBuild, keras.Model):
     """Recommends: encodes queries, and finds the best candidates of a catalogue that it holds.
 
     The catalogue is saved with the model.

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tensorflow.python.eager import tape as _tape
 
 from merlin_models import _native
-from merlin_models.ops.bags import Bags, op_inputs
+from merlin_models.ops.bags import Bags, check_ids, op_inputs
 from merlin_models.ops.lookups import Lookup, current_recorder
 from merlin_models.ops.portable import compiled_ops, is_portable
 
@@ -142,6 +142,7 @@ def check_call(tables, features, table_of_feature, combiners, names) -> None:
     for name, bags, table, combiner in zip(names, features, table_of_feature, combiners, strict=True):
         if not isinstance(bags, Bags):
             raise TypeError(f"Feature '{name}' must be a Bags tuple, see to_bags. Received: {type(bags).__name__}")
+        check_ids(bags.values, name)
         if not 0 <= table < len(tables):
             raise ValueError(f"table_of_feature of '{name}' must be in [0, {len(tables)}). Received: {table}")
         if combiner not in COMBINERS:
