@@ -46,7 +46,7 @@ LIKED = 4.0  # stars
 K = 10
 TEST, VALID = 0.2, 0.1  # the last ratings of each user; the last of his others
 # Chosen with --validate.
-LENGTH, DIM, DROPOUT, LEARNING_RATE, EPOCHS = 50, 128, 0.3, 3e-3, 35
+LENGTH, DIM, DROPOUT, LEARNING_RATE, EPOCHS = 20, 128, 0.5, 3e-3, 30
 ALS = {"factors": 128, "regularization": 10.0, "alpha": 1.0, "iterations": 12}
 FIRST_MOVIE = 3  # ids before: padding, null, and what train does not have
 
