@@ -35,7 +35,7 @@ def test_on_the_twin(twin_folder, tmp_path, monkeypatch, capsys):
 
 def test_real_ratings_beat_popularity(movielens_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("MERLIN_DATA_DIR", str(movielens_folder))
-    arguments = ["--output", str(tmp_path), "--epochs", "8", "--validate"]
+    arguments = ["--output", str(tmp_path), "--epochs", "6", "--validate"]
     measured = example.run(example.parse_arguments(arguments))["valid"]
     for name, value in measured[POPULARITY].items():
         assert measured[TOWERS][name] > 1.4 * value
