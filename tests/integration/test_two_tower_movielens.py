@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 import merlin_models.tf as ml
+from merlin_models.schema import Schema
 
 pytest.importorskip("nvtabular", reason="needs nvtabular: the examples' data preparation")
 pytest.importorskip("rich", reason="needs rich: the examples' output")
@@ -32,6 +33,15 @@ def test_on_the_twin(twin_folder, tmp_path, monkeypatch, capsys):
     assert "Recall@10" in capsys.readouterr().out
 
 
+def test_real_ratings_beat_popularity(movielens_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("MERLIN_DATA_DIR", str(movielens_folder))
+    arguments = ["--output", str(tmp_path), "--epochs", "6", "--validate"]
+    measured = example.run(example.parse_arguments(arguments))["valid"]
+    for name, value in measured[POPULARITY].items():
+        assert measured[TOWERS][name] > 1.4 * value
+        assert measured[ALS][name] > 1.4 * value  # the baseline is none to be ashamed of either
+
+
 def test_split_by_time():
     ratings = pd.DataFrame(
         {"userId": [1] * 10 + [2] * 5, "movieId": range(15), "timestamp": [*range(10, 0, -1), *range(5)]}
@@ -40,6 +50,27 @@ def test_split_by_time():
     assert parts["test"][["userId", "movieId"]].to_numpy().tolist() == [[1, 1], [1, 0], [2, 14]]
     assert (parts["likes"]["rating"] >= 4).all()
     assert len(parts["train"]) == 12
+
+
+def test_likes_before_leave_the_target_out(monkeypatch):
+    monkeypatch.setattr(example, "LENGTH", 2)
+    likes = pd.DataFrame({"userId": [3, 3, 5, 3, 3], "movieId": [7, 8, 7, 9, 4]})
+    histories, latest = example.likes_before(likes)
+    assert histories == [[], [7], [], [7, 8], [8, 9]]
+    assert latest == {3: [9, 4], 5: [7]}
+    assert latest[6] == []  # who liked nothing yet
+
+
+def test_the_history_is_read(twin_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("MERLIN_DATA_DIR", str(twin_folder))
+    parts = example.split_by_time(example.movielens.read_ratings())
+    data = example.movielens.prepare(parts, tmp_path)
+    likes = data.frame("likes")
+    model = example.make_model(Schema().from_proto_text(str(data.schema_path)), likes["movieId"].to_numpy())
+    histories = [np.array([[3, 0, 0]]), np.array([[3, 4, 5]]), np.array([[5, 4, 3, 0]])]
+    one, other, same = (model[0]["query"]({"userId": np.array([3]), "history": each}) for each in histories)
+    assert np.abs(one - other).max() > 1e-3
+    np.testing.assert_allclose(other, same, atol=1e-6)
 
 
 def test_measures_by_hand():
