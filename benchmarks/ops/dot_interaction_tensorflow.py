@@ -65,7 +65,7 @@ class TensorFlowProvider(Provider):
         return self._forward()
 
     def full(self, i: int, g: int) -> Any:
-        return self._full()[1]
+        return self._full()
 
     def outputs(self, output: Any) -> np.ndarray:
         return self._tf.cast(output[:CHECKED], self._tf.float32).numpy()
