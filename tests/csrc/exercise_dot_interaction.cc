@@ -68,7 +68,8 @@ void Compare(const InteractionRowKernels* kernels) {
     outputs.push_back(out[i].data());
   }
   std::vector<float> square(features * stride), line(features * (features + (self ? 1 : -1)) / 2);
-  const std::vector<const char*> next(rows.begin(), rows.end());
+  std::vector<const char*> next;
+  for (const float* row : rows) next.push_back(reinterpret_cast<const char*>(row));
   const RowsAhead ahead(next.data(), features, dim * sizeof(float));
   kernels->products(rows.data(), features, dim, lower, self, line.data(), ahead);
   kernels->unpack(line.data(), features, lower, self, square.data(), stride);
