@@ -6,6 +6,7 @@ import json
 import shutil
 import socket
 import threading
+import time
 
 import keras
 import numpy as np
@@ -177,6 +178,7 @@ def test_load_over_the_wire(raw_model, capsys):
     try:
         while not server.started:
             assert thread.is_alive()
+            time.sleep(0.01)
         load = http_load.measure(f"http://127.0.0.1:{port}", connections=2, rows=3, seconds=0.5)
         assert len(load.latencies) >= 2
         assert 0 < load.percentile(50) <= load.percentile(99) <= max(load.latencies)

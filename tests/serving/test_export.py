@@ -105,11 +105,14 @@ def test_bad_ids_and_offsets_are_errors(exports):
             loaded.serve(as_features(features))
         features = batch(SCHEMA, 2)
         values, offsets = features.pop("genres")
-        flat = {name: tf.constant(value) for name, value in features.items()}
-        with pytest.raises(tf.errors.InvalidArgumentError):
-            loaded.signatures["serving_default"](
-                **flat, genres__values=tf.constant(values), genres__offsets=tf.constant(offsets + 1)
-            )
+        assert offsets[-1] > 0
+        flat = {name.replace("-", "_"): tf.constant(value) for name, value in features.items()}
+        serve = loaded.signatures["serving_default"]
+        for wrong in (offsets + 1, offsets[:-1], offsets[::-1], offsets * 2, offsets[:0]):
+            with pytest.raises(
+                tf.errors.InvalidArgumentError, match="'genres__offsets' must begin with 0, not decrease"
+            ):
+                serve(**flat, genres__values=tf.constant(values), genres__offsets=tf.constant(wrong))
 
 
 def test_what_is_printed(tmp_path, capsys):
