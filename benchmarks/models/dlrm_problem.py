@@ -136,6 +136,17 @@ def _backward(layers: Layers, outputs: list[np.ndarray], grad: np.ndarray, last:
     return grads[::-1], grad
 
 
+def predictions(problem: DLRMProblem) -> np.ndarray:
+    """The probabilities (batch, 1) that the first weights give."""
+    pooled = [problem.rows_of(ids).sum(axis=1) for ids in problem.ids]
+    rows, columns = np.tril_indices(27, -1)
+    low = _forward(problem.bottom, problem.dense, last=False)[-1]
+    vectors = np.stack([low, *pooled], axis=1)
+    products = (vectors @ vectors.transpose(0, 2, 1))[:, rows, columns]
+    logits = _forward(problem.top, np.concatenate([low, products], axis=1), last=True)[-1].astype(np.float64)
+    return 1 / (1 + np.exp(-logits))
+
+
 def _two_losses(problem: DLRMProblem) -> tuple[float, float]:
     pooled = [problem.rows_of(ids).sum(axis=1) for ids in problem.ids]
     rows, columns = np.tril_indices(27, -1)

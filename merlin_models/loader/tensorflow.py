@@ -265,6 +265,7 @@ class KerasSequenceLoader(keras.utils.PyDataset):
 
         Example:
             >>> import pyarrow as pa
+            >>> from merlin_models.loader.tensorflow import KerasSequenceLoader
             >>> table = pa.table({"item": range(100)})
             >>> one, other = (KerasSequenceLoader(table, 100, seed=7) for _ in range(2))
             >>> _ = next(iter(one))

@@ -61,10 +61,9 @@ class Input:
         name = self.tensor_name
         if not self.is_list:
             return tensors[name]
-        if padded:
-            zero = tf.zeros((), self.dtype)
-            return tf.RaggedTensor.from_tensor(tensors[name], padding=zero, row_splits_dtype=tf.int64)
-        return tf.RaggedTensor.from_row_splits(tensors[name + VALUES], tensors[name + OFFSETS])
+        return (
+            _unpadded(tensors[name]) if padded else _ragged(self.name, tensors[name + VALUES], tensors[name + OFFSETS])
+        )
 
     def feature(self, value: Any) -> Any:
         """What the model takes, of what the callable does."""
@@ -105,6 +104,25 @@ def has_padded_form(inputs: Sequence[Input]) -> bool:
     """Whether lists can be told from their padding: there are some, all of ids."""
     lists = [each for each in inputs if each.is_list]
     return bool(lists) and all(each.dtype.is_integer for each in lists)
+
+
+def _ragged(name: str, values: Any, offsets: Any) -> tf.RaggedTensor:
+    """Lists of values and offsets, which are checked by ops that cost little: TensorFlow's own checks are conditionals."""
+    ends = tf.equal(offsets[:1], 0) & tf.equal(offsets[-1:], tf.size(values, tf.int64))
+    right = tf.reduce_all(offsets[1:] >= offsets[:-1]) & tf.reduce_all(ends) & (tf.size(offsets) > 0)
+    message = f"{name + OFFSETS} must begin with 0, not decrease, and end with the number of values. Received:"
+    with tf.control_dependencies([tf.raw_ops.Assert(condition=right, data=[message, offsets], summarize=8)]):
+        return tf.RaggedTensor.from_row_splits(values, tf.identity(offsets), validate=False)
+
+
+def _unpadded(x: Any) -> tf.RaggedTensor:
+    """Lists (batch, length) without the zeros at their ends."""
+    length = tf.shape(x)[1]
+    places = tf.where(tf.not_equal(x, 0), tf.range(1, length + 1), 0)
+    lengths = tf.reduce_max(tf.pad(places, [[0, 0], [1, 0]]), axis=1)
+    values = tf.boolean_mask(x, tf.sequence_mask(lengths, length))
+    offsets = tf.pad(tf.cumsum(tf.cast(lengths, tf.int64)), [[1, 0]])
+    return tf.RaggedTensor.from_row_splits(values, offsets, validate=False)
 
 
 def _of_column(column: ColumnSchema) -> Input:

@@ -11,7 +11,18 @@ from markdown_pages import ROOT
 PAGES = sorted((ROOT / "docs" / "api").glob("*.md"))
 TEXT = "\n".join(page.read_text() for page in PAGES)
 PATHS = re.findall(r"^::: ([\w.]+)$", TEXT, re.MULTILINE)
-MODULES = ("tf", "ops", "layers", "losses", "metrics", "optimizers", "schema", "datasets", "loader.tensorflow")
+MODULES = (
+    "tf",
+    "ops",
+    "layers",
+    "losses",
+    "metrics",
+    "optimizers",
+    "schema",
+    "datasets",
+    "loader.tensorflow",
+    "serving",
+)
 
 
 def find(path: str) -> object:

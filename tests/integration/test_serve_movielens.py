@@ -6,6 +6,7 @@ import json
 import shutil
 import socket
 import threading
+import time
 
 import keras
 import numpy as np
@@ -170,13 +171,14 @@ def test_load_over_the_wire(raw_model, capsys):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    config = uvicorn.Config(serve_movielens.make_app(raw_model), port=port, log_level="error")
+    config = uvicorn.Config(serve_movielens.make_app(raw_model), port=port, log_config=None)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
         while not server.started:
             assert thread.is_alive()
+            time.sleep(0.01)
         load = http_load.measure(f"http://127.0.0.1:{port}", connections=2, rows=3, seconds=0.5)
         assert len(load.latencies) >= 2
         assert 0 < load.percentile(50) <= load.percentile(99) <= max(load.latencies)
@@ -188,3 +190,5 @@ def test_load_over_the_wire(raw_model, capsys):
     finally:
         server.should_exit = True
         thread.join()
+    with pytest.raises(RuntimeError, match=r"Received: no answer, .*refused"):
+        http_load.measure(f"http://127.0.0.1:{port}", connections=2, rows=1, seconds=0.1)
