@@ -140,4 +140,4 @@ def test_aliases():
     assert ml.BaseModel is ml.Model
     assert ml.CandidateSampler is ml.ItemSampler
     assert ml.InBatchSamplerV2 is ml.InBatchSampler
-    assert ml.SoftmaxTemperature is ml.LogitsTemperatureScaler
+    assert ml.SoftmaxTemperature is ml.LogitsTemperatureScaler is ml.LogitsTemperature

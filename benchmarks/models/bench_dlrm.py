@@ -32,6 +32,7 @@ _ALL = [
     *_cases(8_192, 1_000_000, "multi", ("multi",)),
     *_cases(65_536, 1_000_000, "multi", ("multi",)),
     *_cases(2_048, 400_000, "cpu"),
+    *_cases(512, 400_000, "cpu"),
     *_cases(64, 1_000, "smoke", ("one", "multi")),
 ]
 CASES = {case.name: case for case in _ALL}

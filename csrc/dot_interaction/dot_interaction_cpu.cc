@@ -9,9 +9,10 @@
 namespace merlin {
 namespace {
 
-constexpr int64_t kPrefetchedSamples = 1;
+// Gradients of more bytes in all would only push other things out of the caches.
+constexpr int64_t kCachedBytes = 16 << 20;
 
-// What a thread works with: the rows of one sample as float32, and its square of products or of their gradients.
+// What a thread works with: the rows of one sample as float32, and the square of its pairs' gradients.
 class Sample {
  public:
   explicit Sample(const Interaction& call)
@@ -23,14 +24,13 @@ class Sample {
         converted_(call.dtype == DType::kFloat32 ? 0 : features_ * call.dim),
         gradient_(converted_.size()),
         line_(std::max(call.pairs(), call.dim)),
-        square_((features_ + 16) * stride_),
+        square_(features_ * stride_),
         rows_(features_),
+        ahead_(features_),
         outputs_(features_) {}
 
   void Forward(int64_t sample) {
     LoadRows(sample);
-    const bool lower = call_.order == PairOrder::kLower;
-    kernels_.products(rows_.data(), features_, call_.dim, lower, square_.data(), stride_);
     char* out = static_cast<char*>(call_.output) + sample * call_.width() * element_;
     int64_t column = 0;
     if (call_.concat_first) {
@@ -38,7 +38,8 @@ class Sample {
       column = call_.dim;
     }
     float* line = call_.dtype == DType::kFloat32 ? reinterpret_cast<float*>(out) + column : line_.data();
-    kernels_.pack(square_.data(), stride_, features_, lower, call_.self_interaction, line);
+    kernels_.products(rows_.data(), features_, call_.dim, call_.order == PairOrder::kLower, call_.self_interaction,
+                      line, Ahead(sample + 1));
     const int64_t pairs = call_.pairs();
     if (line == line_.data()) kernels_.store[Type()](line, pairs, out + column * element_);
     std::memset(out + (column + pairs) * element_, 0, (call_.width() - column - pairs) * element_);
@@ -56,7 +57,8 @@ class Sample {
     const bool lower = call_.order == PairOrder::kLower;
     kernels_.unpack(line, features_, lower, call_.self_interaction, square_.data(), stride_);
     PointOutputs(sample);
-    kernels_.combine(rows_.data(), features_, call_.dim, square_.data(), stride_, outputs_.data());
+    kernels_.combine(rows_.data(), features_, call_.dim, square_.data(), stride_, outputs_.data(), Streams(),
+                     Ahead(sample + 1));
     if (call_.concat_first) {
       kernels_.load[Type()](grad, call_.dim, line_.data());
       for (int64_t d = 0; d < call_.dim; ++d) outputs_[0][d] += line_[d];
@@ -77,9 +79,6 @@ class Sample {
     for (const InteractionPart& part : call_.parts) {
       const int64_t bytes = part.features * call_.dim * element_;
       const char* data = static_cast<const char*>(part.data) + sample * bytes;
-      if (sample + kPrefetchedSamples < call_.batch) {
-        for (int64_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(data + kPrefetchedSamples * bytes + byte);
-      }
       if (call_.dtype != DType::kFloat32) {
         kernels_.load[Type()](data, part.features * call_.dim, converted_.data() + feature * call_.dim);
       }
@@ -88,6 +87,17 @@ class Sample {
                                                         : converted_.data() + feature * call_.dim;
       }
     }
+  }
+
+  // The rows of a sample, none after the last.
+  RowsAhead Ahead(int64_t sample) {
+    int64_t feature = 0;
+    for (const InteractionPart& part : call_.parts) {
+      const int64_t bytes = call_.dim * element_;
+      const char* data = static_cast<const char*>(part.data) + sample * part.features * bytes;
+      for (int64_t i = 0; i < part.features; ++i) ahead_[feature++] = data + i * bytes;
+    }
+    return RowsAhead(ahead_.data(), sample < call_.batch ? features_ : 0, call_.dim * element_);
   }
 
   void PointOutputs(int64_t sample) {
@@ -99,6 +109,14 @@ class Sample {
             call_.dtype == DType::kFloat32 ? grad + i * call_.dim : gradient_.data() + feature * call_.dim;
       }
     }
+  }
+
+  // The concatenated row's gradient is added in place, and must be in the caches.
+  bool Streams() const {
+    if (call_.dtype != DType::kFloat32 || call_.dim % 16 != 0 || call_.concat_first) return false;
+    if (call_.batch * features_ * call_.dim * element_ <= kCachedBytes) return false;
+    return std::all_of(call_.parts.begin(), call_.parts.end(),
+                       [](const InteractionPart& part) { return reinterpret_cast<uintptr_t>(part.grad) % 64 == 0; });
   }
 
   void StoreGradients(int64_t sample) {
@@ -116,6 +134,7 @@ class Sample {
   const int64_t features_, stride_, element_;
   std::vector<float> converted_, gradient_, line_, square_;
   std::vector<const float*> rows_;
+  std::vector<const char*> ahead_;
   std::vector<float*> outputs_;
 };
 

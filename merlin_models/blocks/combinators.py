@@ -339,6 +339,23 @@ def as_features(inputs: Any, schema: Schema | None) -> dict[str, Any]:
     return {names[0]: inputs}
 
 
+def features_of(inputs: Any, schema: Schema, owner: str) -> dict[str, Any]:
+    """The features that a schema names out of what came, as a dictionary; ``owner`` is what an error calls their taker.
+
+    Raises:
+        TypeError: as of :func:`as_features`.
+        ValueError: if a feature is missing.
+    """
+    inputs = as_features(inputs, schema)
+    missing = sorted(set(schema.column_names) - set(inputs))
+    if missing:
+        raise ValueError(
+            f"Inputs must have all features of the {owner}, {sorted(schema.column_names)}. "
+            f"Received: {sorted(inputs)}; missing: {missing}"
+        )
+    return schema.filter_columns_from_dict(inputs)
+
+
 def rest_of(branches: Mapping[str, keras.layers.Layer]) -> Filter:
     """What none of the branches takes of a dictionary.
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from merlin_models.blocks.base import register
-from merlin_models.blocks.combinators import as_features, run_in_sequence
+from merlin_models.blocks.combinators import features_of, run_in_sequence
 from merlin_models.blocks.embedding_features import EmbeddingFeatures, EmbeddingOptions
 from merlin_models.blocks.inputs import InputBlock
 from merlin_models.blocks.symbolic import SymbolicBuild, shapes_of_schema
@@ -76,14 +76,7 @@ class Encoder(Exportable, SavedWhole, SymbolicBuild, keras.Model):
         # Keras hands `training` to the sublayers.
         schema = self.schema
         if schema is not None:
-            inputs = as_features(inputs, schema)
-            missing = sorted(set(schema.column_names) - set(inputs))
-            if missing:
-                raise ValueError(
-                    f"Inputs must have all features of the encoder, {sorted(schema.column_names)}. "
-                    f"Received: {sorted(inputs)}; missing: {missing}"
-                )
-            inputs = schema.filter_columns_from_dict(inputs)
+            inputs = features_of(inputs, schema, "encoder")
         return run_in_sequence(self.steps, inputs, self.compute_dtype)
 
     def encode(self, dataset: Any, index: Any, batch_size: int = 1024) -> Any:

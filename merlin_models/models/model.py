@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from merlin_models.blocks.base import register
-from merlin_models.blocks.combinators import SequentialBlock, as_features, run_in_sequence
+from merlin_models.blocks.combinators import SequentialBlock, features_of, run_in_sequence
 from merlin_models.blocks.inputs import InputBlock
 from merlin_models.blocks.positions import rows_of, split_positions
 from merlin_models.blocks.symbolic import SymbolicBuild, shapes_of_schema
@@ -132,14 +132,7 @@ class Model(SavedWithSchemas, Exportable, Freezing, PreparedSteps, RowSparseTrai
         inputs, positions = split_positions(inputs)
         schema = self.schema
         if schema is not None:
-            inputs = as_features(inputs, schema)
-            missing = sorted(set(schema.column_names) - set(inputs))
-            if missing:
-                raise ValueError(
-                    f"Inputs must have all features of the model, {sorted(schema.column_names)}. "
-                    f"Received: {sorted(inputs)}; missing: {missing}"
-                )
-            inputs = schema.filter_columns_from_dict(inputs)
+            inputs = features_of(inputs, schema, "model")
         *body, tasks = self.blocks
         with positions.active():
             outputs = run_in_sequence(body, inputs, self.compute_dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from merlin_models.samplers.base import SAMPLERS, Candidates, EmbeddingWithMetadata, ItemSampler, as_sampler
-from merlin_models.samplers.bias import LogitsTemperatureScaler, PopularityLogitsCorrection
+from merlin_models.samplers.bias import PopularityLogitsCorrection
 from merlin_models.samplers.cached import CachedCrossBatchSampler, CachedUniformSampler
 from merlin_models.samplers.frequency import StreamingItemFrequency
 from merlin_models.samplers.in_batch import InBatchSampler
@@ -18,7 +18,6 @@ __all__ = [
     "FrequencyBasedSampler",
     "InBatchSampler",
     "ItemSampler",
-    "LogitsTemperatureScaler",
     "PopularityBasedSampler",
     "PopularityLogitsCorrection",
     "StreamingItemFrequency",

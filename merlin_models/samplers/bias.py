@@ -1,4 +1,4 @@
-"""What is done to logits: PopularityLogitsCorrection and LogitsTemperatureScaler."""
+"""PopularityLogitsCorrection: what popular items lose of their logits."""
 
 from __future__ import annotations
 
@@ -136,30 +136,3 @@ class PopularityLogitsCorrection(keras.layers.Layer):
 def _log_probabilities(item_freq_probs: Any, is_prob_distribution: bool) -> np.ndarray:
     probabilities = as_probabilities(item_freq_probs, is_prob_distribution)
     return np.log(np.maximum(probabilities, probabilities[probabilities > 0].min()))
-
-
-@register
-class LogitsTemperatureScaler(keras.layers.Layer):
-    """Divides logits by a temperature.
-
-    Args:
-        temperature: more than 0; below 1 the highest logits get more of a softmax.
-
-    Example:
-        >>> import numpy as np
-        >>> import merlin_models.tf as ml
-        >>> ml.LogitsTemperatureScaler(0.5)(np.array([[1.0, 2.0]], "float32")).numpy().tolist()
-        [[2.0, 4.0]]
-    """
-
-    def __init__(self, temperature: float, **kwargs: Any):
-        super().__init__(**kwargs)
-        if not temperature > 0:
-            raise ValueError(f"temperature must be more than 0. Received: {temperature}")
-        self.temperature = float(temperature)
-
-    def call(self, logits: Any) -> Any:
-        return logits / ops.cast(self.temperature, logits.dtype)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "temperature": self.temperature}

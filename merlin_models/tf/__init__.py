@@ -78,6 +78,7 @@ from merlin_models.layers import (
     EmbeddingBagCollection,
     FeatureConfig,
     FIFOQueue,
+    LogitsTemperature,
     TableConfig,
     TopKPrediction,
 )
@@ -147,7 +148,6 @@ from merlin_models.samplers import (
     FrequencyBasedSampler,
     InBatchSampler,
     ItemSampler,
-    LogitsTemperatureScaler,
     PopularityBasedSampler,
     PopularityLogitsCorrection,
     StreamingItemFrequency,
@@ -222,7 +222,8 @@ from merlin_models.transforms import (
 BaseModel = Model
 CandidateSampler = ItemSampler
 InBatchSamplerV2 = InBatchSampler
-SoftmaxTemperature = LogitsTemperatureScaler
+LogitsTemperatureScaler = LogitsTemperature
+SoftmaxTemperature = LogitsTemperature
 
 __all__ = [
     "AddLeft",
@@ -321,6 +322,7 @@ __all__ = [
     "LinearFeatures",
     "Loader",
     "LogLossMetric",
+    "LogitsTemperature",
     "LogitsTemperatureScaler",
     "LossType",
     "MLPBlock",

@@ -67,11 +67,13 @@ void Compare(const InteractionRowKernels* kernels) {
     rows.push_back(x[i].data());
     outputs.push_back(out[i].data());
   }
-  std::vector<float> square((features + 16) * stride), line(features * (features + (self ? 1 : -1)) / 2);
-  kernels->products(rows.data(), features, dim, lower, square.data(), stride);
-  kernels->pack(square.data(), stride, features, lower, self, line.data());
+  std::vector<float> square(features * stride), line(features * (features + (self ? 1 : -1)) / 2);
+  std::vector<const char*> next;
+  for (const float* row : rows) next.push_back(reinterpret_cast<const char*>(row));
+  const RowsAhead ahead(next.data(), features, dim * sizeof(float));
+  kernels->products(rows.data(), features, dim, lower, self, line.data(), ahead);
   kernels->unpack(line.data(), features, lower, self, square.data(), stride);
-  kernels->combine(rows.data(), features, dim, square.data(), stride, outputs.data());
+  kernels->combine(rows.data(), features, dim, square.data(), stride, outputs.data(), false, ahead);
   const auto dot = [&](int64_t i, int64_t j) {
     double sum = 0;
     for (int64_t d = 0; d < dim; ++d) sum += x[i][d] * x[j][d];

@@ -93,6 +93,29 @@ def test_two_way_transformers_train_on_masked_items(kind, rng):
     assert not np.allclose(before, model[1].pre.vector)
 
 
+def test_a_tied_softmax_over_a_sample_of_items(rng, tmp_path):
+    keras.utils.set_random_seed(1)
+    table = ml.EmbeddingTable(16, SCHEMA["item"])
+    sampler = ml.PopularityBasedSampler(max_id=ITEMS, min_id=1, max_num_samples=6)
+    task = ml.SampledSoftmaxTask(table, sampler, logq_correction=True, min_id=1, metrics=[ml.RecallAt(1)])
+    model = ml.Model(ml.InputBlockV2(SCHEMA, categorical=table), ml.GPT2Block(16, 2, 1, dropout=0.0), task)
+    assert task.table is table
+    model.compile(keras.optimizers.Adam(0.03))
+    model.fit(batches(sessions(rng, 320), 16), epochs=4, pre=ml.SequencePredictNext(SCHEMA), verbose=0)
+    items = sessions(rng, 100)
+    for pre in (ml.SequencePredictNext(SCHEMA), ml.CausalLanguageModeling(SCHEMA)):
+        logs = model.evaluate(batches(items), pre=pre, verbose=0, return_dict=True)
+        assert next(value for name, value in logs.items() if name.endswith("recall_at_1")) > 0.5
+    scores = model.predict(batches(items), pre=ml.SequenceCausalLastInference(SCHEMA), verbose=0)
+    assert scores.shape == (100, ITEMS + 1)
+    assert np.isneginf(scores[:, 0]).all()
+    assert np.mean(scores.argmax(axis=1) == [follow(row[-1]) for row in items.to_list()]) > 0.5
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    loaded = again.predict(batches(items), pre=ml.SequenceCausalLastInference(SCHEMA), verbose=0)
+    np.testing.assert_allclose(loaded, scores, rtol=1e-5, atol=1e-6)
+
+
 def test_last_item_of_a_pooled_sequence(rng):
     model = model_of(keras.layers.GRU(16))
     model.compile(keras.optimizers.Adam(0.03))

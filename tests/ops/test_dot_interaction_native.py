@@ -129,6 +129,26 @@ def test_results_repeat_to_the_bit(rng, device):
         assert np.array_equal(one, other)
 
 
+def test_gradients_too_large_for_the_caches_are_those_of_their_parts(rng):
+    """They are written past the caches where they lie at whole cache lines."""
+    batch, count, dim = 700, 27, 256
+
+    def at_cache_lines(shape):
+        memory = np.full(int(np.prod(shape)) + 16, np.nan, np.float32)
+        start = -memory.ctypes.data % 64 // 4
+        return memory[start : start + int(np.prod(shape))].reshape(shape)
+
+    x, grad = at_cache_lines((batch, count, dim)), rng.normal(size=(batch, count * (count - 1) // 2)).astype(np.float32)
+    x[:] = rng.normal(size=x.shape)
+    whole, parts = at_cache_lines(x.shape), at_cache_lines(x.shape)
+    assert whole.nbytes > 16 << 20
+    native.dot_interaction_grad([x], grad, [whole])
+    for begin in range(0, batch, 100):
+        part = slice(begin, begin + 100)
+        native.dot_interaction_grad([x[part]], grad[part], [parts[part]])
+    np.testing.assert_array_equal(whole, parts)
+
+
 def test_infinities_stay_where_they_are(device):
     x = np.ones((2, 20, 40), np.float32)
     x[0, 3, 5] = np.inf

@@ -1,4 +1,4 @@
-"""PopularityLogitsCorrection and LogitsTemperatureScaler."""
+"""PopularityLogitsCorrection and LogitsTemperature."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_wrong_arguments():
         ml.PopularityLogitsCorrection(FREQUENCIES, reg_factor=-1)
     with pytest.raises(ValueError, match=r"item_freq_probs must sum to 1"):
         ml.PopularityLogitsCorrection(FREQUENCIES, is_prob_distribution=True)
-    with pytest.raises(ValueError, match=r"temperature must be more than 0. Received: 0"):
+    with pytest.raises(ValueError, match=r"temperature must be a positive number. Received: 0"):
         ml.LogitsTemperatureScaler(0)
     with pytest.raises(TypeError, match=r"ids must be integers"):
         ml.PopularityLogitsCorrection(FREQUENCIES).log_q([0.5])
