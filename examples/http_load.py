@@ -17,6 +17,7 @@ import random
 import threading
 import time
 import urllib.parse
+from typing import Any
 
 GENRES = ["Action", "Comedy", "Crime", "Drama", "Horror", "Romance", "Sci-Fi", "Thriller", "no such genre"]
 
@@ -60,8 +61,8 @@ def measure(url: str, connections: int, rows: int, seconds: float, seed: int = 1
     address = urllib.parse.urlsplit(url)
     latencies: list[list[float]] = [[] for _ in range(connections)]
     failures: list[str] = []
-    begin = threading.Barrier(connections + 1)
-    end = [0.0]
+    started: list[float] = []
+    begin = threading.Barrier(connections, action=lambda: started.append(time.perf_counter()))  # once all are ready
 
     def send(number: int) -> None:
         rng = random.Random(seed * 1000 + number)
@@ -69,28 +70,31 @@ def measure(url: str, connections: int, rows: int, seconds: float, seed: int = 1
         connection = http.client.HTTPConnection(address.hostname, address.port, timeout=30)
         headers = {"Content-Type": "application/json"}
         begin.wait()
-        while time.perf_counter() < end[0] and not failures:
+        try:
+            ask_again_and_again(number, connection, bodies, headers)
+        except OSError as error:
+            failures.append(f"no answer, {error}")
+        connection.close()
+
+    def ask_again_and_again(number: int, connection: Any, bodies: list[bytes], headers: dict[str, str]) -> None:
+        while not failures and (not latencies[number] or time.perf_counter() < started[0] + seconds):
             body = bodies[len(latencies[number]) % len(bodies)]
-            started = time.perf_counter()
+            asked = time.perf_counter()
             connection.request("POST", "/predict", body, headers)
             answer = connection.getresponse()
             content = answer.read()
-            latencies[number].append(time.perf_counter() - started)
+            latencies[number].append(time.perf_counter() - asked)
             if answer.status != 200 or len(json.loads(content)["predictions"]) != rows:
                 failures.append(f"status {answer.status}, {content[:500]!r}")
-        connection.close()
 
     threads = [threading.Thread(target=send, args=(number,)) for number in range(connections)]
     for thread in threads:
         thread.start()
-    started = time.perf_counter()
-    end[0] = started + seconds
-    begin.wait()
     for thread in threads:
         thread.join()
     if failures:
         raise RuntimeError(f"Each answer must have status 200 and {rows} predictions. Received: {failures[0]}")
-    return Load([latency for each in latencies for latency in each], time.perf_counter() - started)
+    return Load([latency for each in latencies for latency in each], time.perf_counter() - started[0])
 
 
 def main(arguments: list[str] | None = None) -> None:

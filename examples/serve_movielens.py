@@ -7,7 +7,7 @@
         -d '{"rows": [{"userId": 15, "movieId": 296, "genres": ["Comedy", "Crime", "Drama", "Thriller"]}]}'
     python examples/http_load.py --url http://127.0.0.1:8000 --seconds 5
 
-answers {"predictions": [{"rating_b/binary_classification_task": 0.8...}]}: the chance that the user gives more than 3 stars.
+answers {"predictions": [{"rating_b/binary_classification_task": 0.54...}]}: the chance that the user gives more than 3 stars.
 Users, movies and genres that training did not have are no errors: the workflow has one id for all of them. What has not the
 form of GET /schema is answered with status 422 and the field and its rule.
 """

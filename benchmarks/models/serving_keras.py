@@ -49,11 +49,14 @@ class _Exported(Serving):
             path = str(pathlib.Path(folder) / "model")
             model.export(path, verbose=False, **self.options)
             loaded = self._loaded = tf.saved_model.load(path)  # the signature lives as long as this
-        signatures = loaded.signatures
-        signature = signatures.get("serving_padded", signatures["serving_default"])
+        signature = loaded.signatures["serving_default"]
         _, specs = signature.structured_input_signature
+        flat = dict(features)
+        for name, x in features.items():  # lists, as our signatures take them
+            flat[f"{name}__values"] = x
+            flat[f"{name}__offsets"] = tf.range(x.shape[0] + 1, dtype=tf.int64) * x.shape[1]
         inputs = {
-            name: tf.identity(tf.reshape(features[name], [-1])) if spec.shape.rank == 1 else features[name]
+            name: tf.identity(tf.reshape(flat[name], [-1]) if spec.shape.rank == 1 else flat[name])
             for name, spec in specs.items()
         }
         return lambda: next(iter(signature(**inputs).values()))

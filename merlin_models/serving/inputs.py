@@ -110,7 +110,7 @@ def _ragged(name: str, values: Any, offsets: Any) -> tf.RaggedTensor:
     """Lists of values and offsets, which are checked by ops that cost little: TensorFlow's own checks are conditionals."""
     ends = tf.equal(offsets[:1], 0) & tf.equal(offsets[-1:], tf.size(values, tf.int64))
     right = tf.reduce_all(offsets[1:] >= offsets[:-1]) & tf.reduce_all(ends) & (tf.size(offsets) > 0)
-    message = f"'{name + OFFSETS}' must begin with 0, not decrease, and end with the number of values. Received:"
+    message = f"{name + OFFSETS} must begin with 0, not decrease, and end with the number of values. Received:"
     with tf.control_dependencies([tf.raw_ops.Assert(condition=right, data=[message, offsets], summarize=8)]):
         return tf.RaggedTensor.from_row_splits(values, tf.identity(offsets), validate=False)
 

@@ -171,7 +171,7 @@ def test_load_over_the_wire(raw_model, capsys):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    config = uvicorn.Config(serve_movielens.make_app(raw_model), port=port, log_level="error")
+    config = uvicorn.Config(serve_movielens.make_app(raw_model), port=port, log_config=None)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -190,3 +190,5 @@ def test_load_over_the_wire(raw_model, capsys):
     finally:
         server.should_exit = True
         thread.join()
+    with pytest.raises(RuntimeError, match=r"Received: no answer, .*refused"):
+        http_load.measure(f"http://127.0.0.1:{port}", connections=2, rows=1, seconds=0.1)
