@@ -55,7 +55,7 @@ def replacing(path: str | os.PathLike, needed_bytes: int = 0) -> Iterator[str | 
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Writes a text file as :func:`replacing` has it."""
     with replacing(path) as part:
-        pathlib.Path(part).write_text(text)
+        pathlib.Path(part).write_text(text, encoding="utf-8")
 
 
 def _require_room(folder: pathlib.Path, needed: int) -> None:
