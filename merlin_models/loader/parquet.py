@@ -50,7 +50,11 @@ class FileSource:
     def __init__(self, paths: Sequence[str], reader_kwargs: dict[str, Any]):
         self._paths = list(paths)
         self._reader_kwargs = {"page_checksum_verification": True, **reader_kwargs}
-        self._footers = [self._read_footer(path) for path in self._paths]
+        self._footers, self._schemas = [], []
+        for path in self._paths:
+            footer, schema = self._read_footer(path)
+            self._footers.append(footer)
+            self._schemas.append(schema)
         self._groups = [
             (file, group)
             for file, footer in enumerate(self._footers)
@@ -59,13 +63,13 @@ class FileSource:
         ]
         self.rows = [self._footers[file].row_group(group).num_rows for file, group in self._groups]
         self._first = self._groups[0][0] if self._groups else 0
-        self.schema = self._footers[self._first].schema.to_arrow_schema()
-        self._leaves = [_first_leaves(footer.schema.to_arrow_schema()) for footer in self._footers]
+        self.schema = self._schemas[self._first]
+        self._leaves = [_first_leaves(schema) for schema in self._schemas]
 
-    def _read_footer(self, path: str) -> pq.FileMetaData:
+    def _read_footer(self, path: str) -> tuple[pq.FileMetaData, pa.Schema]:
         try:
             with pq.ParquetFile(path, **self._reader_kwargs) as file:
-                return file.metadata
+                return file.metadata, file.metadata.schema.to_arrow_schema()
         except (pa.ArrowException, OSError) as error:
             if _is_of_the_system(error):
                 raise
@@ -74,7 +78,7 @@ class FileSource:
     def check(self, names: Sequence[str]) -> None:
         """Raises ValueError when a file with rows lacks one of the columns or has it in another type."""
         for file in sorted({file for file, _ in self._groups}):
-            schema = self._footers[file].schema.to_arrow_schema()
+            schema = self._schemas[file]
             for name in names:
                 found = schema.field(name).type if name in schema.names else "no such column"
                 if found != self.schema.field(name).type:
@@ -94,7 +98,11 @@ class FileSource:
         kwargs = {**self._reader_kwargs, "metadata": self._footers[file]}
         try:
             with pq.ParquetFile(self._paths[file], **kwargs) as reader:
-                return reader.read_row_group(group, columns=list(names))
+                table = reader.read_row_group(group, columns=list(names))
+            lengths = {len(column) for column in table.columns} | {table.num_rows}
+            if lengths != {self.rows[piece]}:
+                raise pa.ArrowInvalid(f"{sorted(lengths)} rows of {self.rows[piece]}")
+            return table
         except (pa.ArrowException, OSError) as error:
             if _is_of_the_system(error):
                 raise

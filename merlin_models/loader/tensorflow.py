@@ -29,11 +29,10 @@ __all__ = ["KerasSequenceLoader", "KerasSequenceValidater", "KerasSequenceValida
 class KerasSequenceLoader(keras.utils.PyDataset):
     """Batches of a Parquet data set for `fit`, `evaluate`, `predict` or a plain loop.
 
-    A batch is `(features, labels)`: a dict name -> tensor and one tensor, or a tuple of tensors in the order
-    of `label_names` for several labels; without labels it is the dict alone. Scalar columns come as (batch,
-    1) in the column's own dtype, except that float64 becomes float32 and columns in `cont_names` become
-    float32. List columns come as `tf.RaggedTensor` (batch, None) with int64 row splits, or padded (see
-    `sparse_as_dense`).
+    A batch is `(features, labels)`: a dict name -> tensor and one tensor, or a tuple of tensors in the order of `label_names`
+    for several labels; without labels it is the dict alone. Scalar columns come as (batch, 1) in the column's own dtype,
+    except that float64 becomes float32 and columns in `cont_names` become float32. List columns come as `tf.RaggedTensor`
+    (batch, None) with int64 row splits, or padded (see `sparse_as_dense`).
 
     Every pass draws a new order. `loader[i]` and Keras share one order, which `on_epoch_end` replaces once
     all its batches were handed out; each `iter(loader)` has its own.
@@ -45,19 +44,16 @@ class KerasSequenceLoader(keras.utils.PyDataset):
         label_names: label columns. Default: columns of `schema` with the tag TARGET, or none.
         feature_columns: names or `tf.feature_column` objects, instead of `cat_names` and `cont_names`.
         cat_names: integer columns. Default: columns of `schema` with the tag CATEGORICAL that are no labels.
-        cont_names: columns that come as float32. Default: columns of `schema` with the tag CONTINUOUS that
-            are no labels. Columns with the tag EMBEDDING are features too. Without names and schema all
-            columns but the labels are features.
+        cont_names: columns that come as float32. Default: columns of `schema` with the tag CONTINUOUS that are no labels.
+            Columns with the tag EMBEDDING are features too. Without names and schema all columns but the labels are features.
         engine: None or "parquet".
         shuffle: whether each pass has a new random order of row groups, and of rows within a chunk.
         seed_fn: called once for each pass; its integer (not negative) and the pass's number decide the order.
-        buffer_size: memory of a part: a float is a share of the host memory that is available now, an int
-            bytes, a string bytes with a unit ("500MB", "2GiB"). A part is as many row groups in random order
-            as have room (at least one). Two chunks are in memory at once. Without shuffle a chunk is at most
-            64 MiB.
-        device: None or "cpu" for host memory, "gpu" or a GPU's number to have tensors copied there. While
-            Keras runs an epoch its own input pipeline takes the tensors from host memory, whatever the
-            device.
+        buffer_size: memory of a part: a float is a share of the host memory that is available now, an int bytes, a string
+            bytes with a unit ("500MB", "2GiB"). A part is as many row groups in random order as have room (at least one).
+            Two chunks are in memory at once. Without shuffle a chunk is at most 64 MiB.
+        device: None or "cpu" for host memory, "gpu" or a GPU's number to have tensors copied there. While Keras runs an epoch
+            its own input pipeline takes the tensors from host memory, whatever the device.
         parts_per_chunk: parts that are read together as a chunk and mixed row by row when `shuffle` is on.
         reader_kwargs: arguments for `pyarrow.parquet.ParquetFile`, such as {"memory_map": True}.
         global_size: number of processes that share the data; each gets an equal share of rows and the same
@@ -251,16 +247,10 @@ class KerasSequenceLoader(keras.utils.PyDataset):
         return self
 
     def skip_passes(self, count: int) -> KerasSequenceLoader:
-        """Leaves out the orders of so many passes; returns the loader.
-
-        A process that goes on with the training of another one, from its epoch `count`, sees the rows in the order in
-        which that one would have gone on, if the loader has the same `seed`.
-
-        Args:
-            count: of passes, from 0.
+        """Leaves out the orders of `count` passes, for training that another process began; returns the loader.
 
         Raises:
-            ValueError: `count` is no such number.
+            ValueError: `count` is no integer from 0.
             RuntimeError: a pass has begun.
 
         Example:
@@ -276,10 +266,9 @@ class KerasSequenceLoader(keras.utils.PyDataset):
         with self._lock:
             if self._passes or self._shared is not None or self._next_chunks is not None:
                 raise RuntimeError("skip_passes() must be called before the loader is read.")
-            if self.shuffle:
-                for _ in range(count if self._seed_fn is not None else 0):
-                    self._seed_fn()
-                self._passes = count
+            for _ in range(count if self.shuffle and self._seed_fn is not None else 0):
+                self._seed_fn()
+            self._passes = count
         return self
 
     def peek(self) -> Any:

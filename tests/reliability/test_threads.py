@@ -119,7 +119,7 @@ def test_native_functions(num_threads):
 
 @pytest.mark.slow
 def test_one_model_for_long():
-    """2,000 calls of each of 8 threads."""
+    """1,000 calls of each of 8 threads."""
     model, (features, _) = small_model(), rows(32)
     expected = np.array(model(features))
 
@@ -127,4 +127,4 @@ def test_one_model_for_long():
         for _ in range(100):
             np.testing.assert_array_equal(np.array(model(features)), expected)
 
-    in_threads(work, repeats=20)
+    in_threads(work, repeats=10)
