@@ -28,14 +28,19 @@ nvtabular = import_nvtabular()  # first: it sets what dask needs before anything
 
 import keras
 from fastapi import FastAPI
-from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, StrictStr, create_model
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, create_model
 
 import merlin_models.tf  # noqa: F401  what model.keras and exports that are not portable are made of
 from merlin_models.serving import RawModel, export_with_workflow, load_with_workflow
 
 MOST_ROWS = 4096  # of a request
 INTEGER = Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)]
-KINDS = {"i": INTEGER, "u": INTEGER, "f": StrictFloat | StrictInt}  # of a raw column's dtype; the rest are strings
+KINDS = {
+    "i": INTEGER,
+    "u": INTEGER,
+    "f": StrictFloat | StrictInt,
+    "b": StrictBool,
+}  # of a raw column's dtype; the rest are strings
 
 
 def export(quickstart: pathlib.Path, folder: pathlib.Path, portable: bool = True) -> pathlib.Path:

@@ -22,6 +22,14 @@ from merlin_models.serving.saved_model import replacing
 
 MANIFEST, MODEL, WORKFLOW = "manifest.json", "model", "workflow"
 _FORMAT = 1
+_INTEGERS = (int, np.integer)
+_KINDS = {  # of a raw column's dtype: what its values are called, and their types
+    "i": ("integers", _INTEGERS),
+    "u": ("integers", _INTEGERS),
+    "f": ("numbers", (*_INTEGERS, float, np.floating)),
+    "b": ("booleans", (bool, np.bool_)),
+    "O": ("strings", (str,)),
+}
 
 
 def export_with_workflow(model: Any, workflow: Any, folder: str | os.PathLike, portable: bool = False) -> pathlib.Path:
@@ -95,6 +103,9 @@ class RawModel:
         schema: the features that the model reads.
         raw_columns: name -> (NumPy dtype, whether a row has a list), of the raw values. Strings have dtype object.
         output_names: of the predictions.
+
+    Raises:
+        ValueError: if a raw column is of another kind than integers, numbers, booleans or strings.
     """
 
     def __init__(self, model: Any, workflow: Any, schema: Schema):
@@ -104,10 +115,12 @@ class RawModel:
         self.output_names = sorted(self._signature.structured_outputs)
         self.raw_columns: dict[str, tuple[np.dtype, bool]] = {}
         for name, column in workflow.input_schema.column_schemas.items():
-            dtype = (
-                column.dtype.to_numpy if column.dtype.name not in ("unknown", "string", "object") else np.dtype(object)
-            )
-            self.raw_columns[name] = (np.dtype(dtype), bool(column.is_list))
+            dtype = np.dtype(object if column.dtype.name in ("unknown", "string", "object") else column.dtype.to_numpy)
+            if dtype.kind not in _KINDS:
+                raise ValueError(
+                    f"Raw columns must be of integers, numbers, booleans or strings. Received: '{name}' of {dtype.name}"
+                )
+            self.raw_columns[name] = (dtype, bool(column.is_list))
         self._lock = threading.Lock()  # NVTabular's cache of categories is one for all threads
 
     def predict(self, rows: pd.DataFrame | Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
@@ -174,12 +187,12 @@ class RawModel:
             if wrong:
                 raise ValueError(f"Column '{name}' must have a list in each row. Received: {wrong[0]!r}")
         flat = [item for value in values for item in value] if is_list else values
-        kinds = {"i": (int, np.integer), "u": (int, np.integer), "f": (int, float, np.integer, np.floating)}
-        allowed = kinds.get(dtype.kind, (str,))
-        wrong = [item for item in flat if not isinstance(item, allowed) or isinstance(item, bool)]
+        what, allowed = _KINDS[dtype.kind]
+        wrong = [
+            item for item in flat if not isinstance(item, allowed) or (isinstance(item, bool) and dtype.kind != "b")
+        ]
         if wrong:
-            kind = {"i": "integers", "u": "integers", "f": "numbers"}.get(dtype.kind, "strings")
-            raise ValueError(f"Column '{name}' must have {kind}. Received: {wrong[0]!r}")
+            raise ValueError(f"Column '{name}' must have {what}. Received: {wrong[0]!r}")
         try:
             if is_list:
                 series = pd.Series(values, dtype=object)

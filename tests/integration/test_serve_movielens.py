@@ -134,6 +134,27 @@ def test_wrong_exports(twin, quickstart_output, tmp_path):
         serve_movielens.export(tmp_path, tmp_path / "export")
 
 
+def test_numbers_strings_and_an_encoder(tmp_path):
+    frame = pd.DataFrame({"age": [20.0, 30.0, 40.0], "city": ["Ulm", "Bonn", "Ulm"], "stars": [1, 5, 2]})
+    normalized = ["age"] >> nvtabular.ops.Normalize() >> nvtabular.ops.AddTags(["continuous"])
+    encoded = (
+        ["city"] >> nvtabular.ops.Categorify(out_path=str(tmp_path / "categories")) >> nvtabular.ops.AddTags(["user"])
+    )
+    workflow = nvtabular.Workflow(normalized + encoded + ["stars"])
+    features = workflow.fit_transform(nvtabular.Dataset(frame)).to_ddf().compute()
+    columns = [ml.ColumnSchema.create_categorical("city", 4), ml.ColumnSchema.create_continuous("age")]
+    model = ml.Encoder(ml.Schema(columns), ml.MLPBlock([4]))
+    served = load_with_workflow(export_with_workflow(model, workflow, tmp_path / "export"))
+    assert {name: dtype.kind for name, (dtype, _) in served.raw_columns.items()} == {"age": "f", "city": "O"}
+    expected = model({"age": features["age"].to_numpy(np.float32), "city": features["city"].to_numpy()})
+    np.testing.assert_allclose(served.predict(frame)["vectors"], expected, atol=1e-6)
+    with pytest.raises(ValueError, match=r"Column 'age' must have numbers\. Received: 'old'"):
+        served.predict([{"age": "old", "city": "Ulm"}])
+    assert served.predict([{"age": 20, "city": "Rome"}])["vectors"].shape == (1, 4)
+    with pytest.raises(ValueError, match=r"Column 'city' must have strings\. Received: None"):
+        served.predict([{"age": 20, "city": None}])
+
+
 def test_http(raw_model):
     client = testclient.TestClient(serve_movielens.make_app(raw_model))
     assert client.get("/health").json() == {"status": "ok"}

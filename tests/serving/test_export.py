@@ -18,7 +18,7 @@ import merlin_models.tf as ml
 from merlin_models.blocks.base import Block
 from merlin_models.ops import inbatch_softmax
 
-NATIVE = ("mlp", "dlrm", "several_tasks", "recommender", "sessions")
+NATIVE = ("mlp", "dlrm", "several_tasks", "recommender")
 KERAS = ("dlrm", "several_tasks", "item_encoder")
 SCRIPT = pathlib.Path(__file__).with_name("fresh_process.py")
 
