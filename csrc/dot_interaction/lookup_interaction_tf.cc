@@ -12,15 +12,33 @@
 namespace merlin {
 namespace {
 
+using tensorflow::shape_inference::DimensionHandle;
 using tensorflow::shape_inference::ShapeHandle;
+
+// The first feature tells the size of the batch, in a dense block or with row_splits.
+absl::Status BatchOf(InferenceContext* c, DimensionHandle* batch) {
+  int tables, features;
+  std::vector<int> splits_of_feature;
+  TF_RETURN_IF_ERROR(c->GetAttr("num_tables", &tables));
+  TF_RETURN_IF_ERROR(c->GetAttr("num_features", &features));
+  TF_RETURN_IF_ERROR(c->GetAttr("splits_of_feature", &splits_of_feature));
+  ShapeHandle shape;
+  if (splits_of_feature.empty() || splits_of_feature[0] < 0) {
+    TF_RETURN_IF_ERROR(c->WithRank(c->input(tables), 2, &shape));
+    *batch = c->Dim(shape, 0);
+    return absl::OkStatus();
+  }
+  TF_RETURN_IF_ERROR(c->WithRank(c->input(tables + features + splits_of_feature[0]), 1, &shape));
+  return c->Subtract(c->Dim(shape, 0), 1, batch);
+}
 
 #define MERLIN_LOOKUP_INTERACTION                               \
   .Input("tables: num_tables * resource")                       \
       .Input("ids: num_features * Tids")                        \
       .Input("row_splits: num_splits * int64")                  \
       .Input("weights: num_weights * float")                    \
-      .Input("first: num_first * Tout")                         \
       .Input("anchor: Tout")                                    \
+      .Input("first: num_first * Tout")                         \
       .Attr("T: {float, half, bfloat16}")                       \
       .Attr("Tids: {int32, int64}")                             \
       .Attr("Tout: {float, half, bfloat16}")                    \
@@ -46,8 +64,7 @@ using tensorflow::shape_inference::ShapeHandle;
 REGISTER_OP("MerlinLookupInteraction")
 MERLIN_LOOKUP_INTERACTION.Output("output: Tout").SetIsStateful().SetShapeFn([](InferenceContext* c) {
   Interaction call{};
-  int tables, features, first;
-  TF_RETURN_IF_ERROR(c->GetAttr("num_tables", &tables));
+  int features, first;
   TF_RETURN_IF_ERROR(c->GetAttr("num_features", &features));
   TF_RETURN_IF_ERROR(c->GetAttr("num_first", &first));
   TF_RETURN_IF_ERROR(c->GetAttr("dim", &call.dim));
@@ -55,9 +72,9 @@ MERLIN_LOOKUP_INTERACTION.Output("output: Tout").SetIsStateful().SetShapeFn([](I
   TF_RETURN_IF_ERROR(c->GetAttr("concat_first", &call.concat_first));
   TF_RETURN_IF_ERROR(c->GetAttr("pad_to", &call.pad_to));
   call.parts.push_back({nullptr, nullptr, features + first});
-  ShapeHandle ids;
-  TF_RETURN_IF_ERROR(c->WithRank(c->input(tables), 2, &ids));
-  c->set_output(0, c->Matrix(c->Dim(ids, 0), c->MakeDim(call.width())));
+  DimensionHandle batch;
+  TF_RETURN_IF_ERROR(BatchOf(c, &batch));
+  c->set_output(0, c->Matrix(batch, c->MakeDim(call.width())));
   return absl::OkStatus();
 });
 
@@ -68,15 +85,14 @@ MERLIN_LOOKUP_INTERACTION.Input("grad: Tout")
     .SetIsStateful()
     .SetShapeFn([](InferenceContext* c) {
       int64_t dim;
-      int tables, features, first;
-      TF_RETURN_IF_ERROR(c->GetAttr("num_tables", &tables));
+      int features, first;
       TF_RETURN_IF_ERROR(c->GetAttr("num_features", &features));
       TF_RETURN_IF_ERROR(c->GetAttr("num_first", &first));
       TF_RETURN_IF_ERROR(c->GetAttr("dim", &dim));
-      ShapeHandle ids;
-      TF_RETURN_IF_ERROR(c->WithRank(c->input(tables), 2, &ids));
-      for (int i = 0; i < first; ++i) c->set_output(i, c->Matrix(c->Dim(ids, 0), c->MakeDim(dim)));
-      c->set_output(first, c->Matrix(c->Dim(ids, 0), c->MakeDim(features * dim)));
+      DimensionHandle batch;
+      TF_RETURN_IF_ERROR(BatchOf(c, &batch));
+      for (int i = 0; i < first; ++i) c->set_output(i, c->Matrix(batch, c->MakeDim(dim)));
+      c->set_output(first, c->Matrix(batch, c->MakeDim(features * dim)));
       return absl::OkStatus();
     });
 

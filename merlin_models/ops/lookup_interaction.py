@@ -137,12 +137,12 @@ def lookup_interaction(
 
 @tf.RegisterGradient("MerlinLookupInteraction")
 def _gradient(op, grad):
-    counts = [op.get_attr(f"num_{what}") for what in ("tables", "features", "splits", "weights", "first")]
+    counts = [op.get_attr(f"num_{what}") for what in ("tables", "features", "splits", "weights")]
     parts, begin = [], 0
-    for count in counts:
+    for count in [*counts, 1, op.get_attr("num_first")]:
         parts.append(list(op.inputs)[begin : begin + count])
         begin += count
-    tables, ids, splits, weights, first = parts
+    tables, ids, splits, weights, (anchor,), first = parts
     attrs = {attr: op.get_attr(attr) for attr in (*_ATTRS, *_OWN_ATTRS)}
     attrs["combiners"] = [text_of(c) for c in attrs["combiners"]]
     attrs["names"] = [text_of(n) for n in attrs["names"]]
@@ -151,7 +151,7 @@ def _gradient(op, grad):
     bag_inputs = {"tables": tables, "ids": ids, "row_splits": splits, "weights": weights}
     ops = _native.tf_ops()
     first_grads, pooled_grad = ops.merlin_lookup_interaction_grad(
-        **bag_inputs, first=first, anchor=op.inputs[begin], grad=grad, tables_trainable=trainable, **attrs
+        **bag_inputs, first=first, anchor=anchor, grad=grad, tables_trainable=trainable, **attrs
     )
     table_grads: list[Any] = [None] * len(tables)
     if trainable:
@@ -161,4 +161,4 @@ def _gradient(op, grad):
         shapes = [tf.raw_ops.VariableShape(input=table, out_type=tf.int64) for table in tables]
         table_grads = [tf.IndexedSlices(v, i, s) for v, i, s in zip(rows, unique_ids, shapes, strict=True)]
     others = [None] * (len(ids) + len(splits) + len(weights))
-    return [*table_grads, *others, *first_grads, None if trainable else pooled_grad]
+    return [*table_grads, *others, None if trainable else pooled_grad, *first_grads]

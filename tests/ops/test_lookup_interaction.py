@@ -71,6 +71,28 @@ def test_equal_to_two_ops_to_the_bit(rng, device, table_dtype, dtype, hots, prec
             assert bool(tf.reduce_all(one == other)), (hots, dim, options)
 
 
+@pytest.mark.parametrize("in_graph", [False, True])
+def test_any_bags_on_a_cpu(rng, in_graph):
+    """Lists without a length, weights, and max: what the fused kernel of a GPU refuses."""
+    tables = [tf.Variable(rng.normal(size=(30, 16)).astype(np.float32)) for _ in range(2)]
+    lists = tf.ragged.constant([[3, 1, 4], [], [29]], row_splits_dtype=tf.int64)
+    weighted = to_bags(tf.constant([[1, 2], [3, 4], [5, 6]], tf.int64), tf.constant(rng.random((3, 2)), tf.float32))
+    call = ([to_bags(lists), weighted, to_bags(lists)], [0, 1, 1], ["sum", "mean", "max"])
+    with tf.device("cpu:0"):
+        results = []
+        for op in (lookup_interaction, lambda *arguments: two_ops(*arguments, None, None)):
+
+            def run(op=op):
+                with tf.GradientTape() as tape:
+                    output = op(tables, *call)
+                return [output, *map(tf.convert_to_tensor, tape.gradient(output, tables, output))]
+
+            results.append((tf.function(run) if in_graph else run)())
+    assert results[0][0].shape == (3, 3)
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.parametrize("device", DEVICES)
 def test_empty_batch(rng, device):
     with tf.device(device):
