@@ -3,9 +3,12 @@
 #
 #   make quickstart                     train a model on MovieLens and show what it learned
 #   make test ARGS="-k embedding_bag"   run the tests, or some of them
+#   make docs                           build the documentation's pages into build/site
+#   make test-slow                      run those that take longer than a change can wait for
+#   make sanitize | sanitize-cuda       run the kernels under AddressSanitizer and UBSan; under compute-sanitizer
 #   make build MERLIN_CUDA=OFF          build for this machine and install into .venv
 #   make wheel                          build a wheel for others into dist/, for all GPU architectures
-#   make lint | format | bench | cuda-check | clean | distclean
+#   make lint | format | bench | instruction-counts | cuda-check | clean | distclean
 
 PYTHON ?= python3
 # AUTO builds the CUDA kernels if nvcc is found, ON insists on them, OFF leaves them out.
@@ -27,7 +30,7 @@ export DASK_DATAFRAME__QUERY_PLANNING := False
 export DASK_DATAFRAME__CONVERT_STRING := False
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: build wheel test quickstart lint format bench cuda-check clean distclean FORCE
+.PHONY: build wheel test test-slow sanitize sanitize-cuda quickstart docs lint format bench instruction-counts cuda-check clean distclean FORCE
 .DELETE_ON_ERROR:
 
 build: $(STAMPS)/package
@@ -38,8 +41,28 @@ quickstart: $(STAMPS)/package
 test: $(STAMPS)/package $(STAMPS)/dev
 	$(PY) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
+# Faults, abuse and hypothesis at length: docs/reliability.md.
+test-slow: $(STAMPS)/package $(STAMPS)/dev
+	$(PY) -m pytest -n $(WORKERS) --dist load --slow -m slow $(ARGS)
+
+# The CPU kernels, compiled anew with AddressSanitizer and UndefinedBehaviorSanitizer, for every instruction set here.
+sanitize: $(STAMPS)/package $(STAMPS)/dev
+	$(PY) -m pytest -n $(WORKERS) tests/csrc/test_sanitizers.py $(ARGS)
+
+# The CUDA kernels through merlin_models._C: accesses out of bounds and uninitialized, then races in shared memory.
+sanitize-cuda: $(STAMPS)/package $(STAMPS)/dev
+	@command -v compute-sanitizer > /dev/null || { echo "sanitize-cuda: compute-sanitizer, a part of the CUDA toolkit, is not on PATH"; exit 1; }
+	@nvidia-smi -L > /dev/null 2>&1 || { echo "sanitize-cuda: needs a GPU, and nvidia-smi finds none"; exit 1; }
+	for tool in memcheck racecheck; do \
+	  compute-sanitizer --tool $$tool --target-processes all --error-exitcode 1 \
+	    $(PY) -m pytest -m gpu $(wildcard tests/ops/test_*_native.py) $(ARGS) || exit 1; done
+
 bench: $(STAMPS)/package $(STAMPS)/dev
 	$(PY) -m benchmarks.run $(or $(ARGS),embedding_bag --cases smoke --mode forward,full,update)
+
+# What tests/csrc/test_instruction_counts.py compares with; needs valgrind.
+instruction-counts: $(STAMPS)/package $(STAMPS)/dev
+	$(PY) -m benchmarks.instruction_counts --update
 
 # --- the environment ---------------------------------------------------------------------------------------------
 
@@ -64,6 +87,11 @@ $(STAMPS)/dev: $(STAMPS)/base
 
 $(STAMPS)/lint: $(STAMPS)/venv requirements/lint.txt
 	$(PY) -m pip install -qq -r requirements/lint.txt
+	@touch $@
+
+$(STAMPS)/docs: $(STAMPS)/venv pyproject.toml
+	$(PY) requirements/from_pyproject.py docs > $@.txt
+	$(PY) -m pip install -qq -r $@.txt
 	@touch $@
 
 # --- the wheel ---------------------------------------------------------------------------------------------------
@@ -115,6 +143,14 @@ format: $(STAMPS)/lint
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/clang-format -i $(CXX_SOURCES)
+
+# --- pages -------------------------------------------------------------------------------------------------------
+
+.PHONY: docs
+# Reads the sources and needs no build of them. A link that leads nowhere is an error.
+docs: $(STAMPS)/docs
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+	@echo "build/site/index.html; with its search: $(PY) -m http.server --directory build/site"
 
 clean:
 	rm -rf build dist quickstart_output dlrm_criteo_output .pytest_cache .ruff_cache .hypothesis $(STAMPS)/package

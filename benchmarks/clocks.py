@@ -1,4 +1,4 @@
-"""Clocks: how the time of a call is taken on each kind of device, and how fast the device copies memory.
+"""Clocks: how the time of a call is taken on each kind of device, and how fast the device copies and multiplies.
 
 On a GPU a sample is ``inner`` calls in a row, so that short calls are not drowned by the cost of waiting for
 the device: what is timed is the rate at which a training loop could issue them.
@@ -18,6 +18,8 @@ from benchmarks.environment import cpu_name, num_threads
 
 _COPY_BYTES_CPU = 512 << 20
 _COPY_BYTES_GPU = 1 << 30
+_GEMM_SIZE_CPU = 2048
+_GEMM_SIZE_GPU = 8192
 
 
 class WallClock:
@@ -53,6 +55,13 @@ class WallClock:
             copy()
             times = [self.sample(copy) for _ in range(5)]
         return 2 * source.nbytes / statistics.median(times) / 1e6
+
+    def gemm_tflops(self) -> dict[str, float]:
+        """TFLOP/s of a large product of square matrices by dtype: on a CPU NumPy's float32, over all cores."""
+        a = np.ones((_GEMM_SIZE_CPU, _GEMM_SIZE_CPU), np.float32)
+        out = np.empty_like(a)
+        times = [self.sample(lambda: np.matmul(a, a, out=out)) for _ in range(4)]
+        return {"float32": _tflops(_GEMM_SIZE_CPU, times[1:])}
 
     def peak_extra_bytes(self, call: Callable[[], Any]) -> int | None:
         """Memory that a call takes at most beyond what was held; None where no allocator tells it."""
@@ -90,6 +99,18 @@ class TorchClock(WallClock):
         target = self._torch.empty_like(source)
         times = [self.sample(lambda: target.copy_(source), inner=10) for _ in range(6)]
         return 2 * _COPY_BYTES_GPU / statistics.median(times[1:]) / 1e6
+
+    def gemm_tflops(self) -> dict[str, float]:
+        """float32 as the peers multiply: with TF32."""
+        torch, rates = self._torch, {}
+        before, torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32, True
+        for dtype in ("float32", "bfloat16"):
+            a = torch.randn(_GEMM_SIZE_GPU, _GEMM_SIZE_GPU, device="cuda", dtype=getattr(torch, dtype))
+            out = torch.empty_like(a)
+            times = [self.sample(lambda a=a, out=out: torch.mm(a, a, out=out), inner=10) for _ in range(4)]
+            rates[dtype] = _tflops(_GEMM_SIZE_GPU, times[1:])
+        torch.backends.cuda.matmul.allow_tf32 = before
+        return rates
 
     def peak_extra_bytes(self, call: Callable[[], Any]) -> int | None:
         self.wait()
@@ -131,6 +152,17 @@ class TensorFlowClock(WallClock):
         times = [self.sample(lambda: negate(source), inner=10) for _ in range(6)]
         return 2 * _COPY_BYTES_GPU / statistics.median(times[1:]) / 1e6
 
+    def gemm_tflops(self) -> dict[str, float]:
+        """float32 as TensorFlow multiplies by default: with TF32."""
+        tf, rates = self._tf, {}
+        for dtype in ("float32", "bfloat16"):
+            with tf.device("GPU:0"):
+                a = tf.cast(tf.random.normal([_GEMM_SIZE_GPU, _GEMM_SIZE_GPU]), dtype)
+            multiply = tf.function(tf.matmul).get_concrete_function(a, a)
+            times = [self.sample(lambda a=a, multiply=multiply: multiply(a, a), inner=10) for _ in range(4)]
+            rates[dtype] = _tflops(_GEMM_SIZE_GPU, times[1:])
+        return rates
+
     def peak_extra_bytes(self, call: Callable[[], Any]) -> int | None:
         memory = self._tf.config.experimental
         self.wait()
@@ -140,6 +172,10 @@ class TensorFlowClock(WallClock):
         self.wait()
         del kept
         return memory.get_memory_info("GPU:0")["peak"] - before
+
+
+def _tflops(size: int, times: list[float]) -> float:
+    return 2 * size**3 / statistics.median(times) / 1e9
 
 
 def make_clock(device: str, runtime: str) -> WallClock:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import importlib.metadata
 import os
 import pathlib
 import platform
+import re
 import subprocess
 import sys
 
@@ -15,9 +18,15 @@ _PACKAGES = (
     "tensorflow",
     "tensorflow-cpu",
     "keras",
+    "keras-rs",
     "torch",
     "fbgemm-gpu",
     "fbgemm-gpu-cpu",
+    "cut-cross-entropy",
+    "liger-kernel",
+    "cupy-cuda12x",
+    "cupy-cuda13x",
+    "merlin-dataloader",
     "numpy",
 )
 
@@ -56,6 +65,12 @@ def cpu_name() -> str:
     return f"{model}, {num_threads()} threads"
 
 
+def slug(name: str) -> str:
+    """A device's name as that of a file: "NVIDIA H100 80GB HBM3" is nvidia-h100-80gb-hbm3."""
+    name = re.sub(r"\((R|TM)\)", "", name, flags=re.IGNORECASE)
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
 def num_threads() -> int:
     """Logical cores that this process may use."""
     return len(os.sched_getaffinity(0))
@@ -69,8 +84,30 @@ def available_memory() -> int:
     raise RuntimeError("/proc/meminfo has no MemAvailable")
 
 
+def memory_of_process(field: str, process: int | None = None) -> int:
+    """Bytes of a field of /proc/PID/status: "VmRSS", what a process has in memory now; "VmHWM", its most so far."""
+    for line in pathlib.Path(f"/proc/{process or 'self'}/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    raise ValueError(f"field must be one of /proc/self/status. Received: {field}")
+
+
+def reset_peak_memory() -> bool:
+    """Lets VmHWM begin anew at VmRSS, after freed memory went back to the system; False where that is not allowed."""
+    ctypes.CDLL(None).malloc_trim(0)
+    try:
+        pathlib.Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+@functools.cache
 def git_commit() -> str:
-    """Short commit of the working tree, with "+" if files differ from it; "none" outside of git."""
+    """Short commit of the working tree at the first call, with "+" if files differ from it; "none" outside of git.
+
+    Rows and what is generated from them do not count: a run that writes rows does not change what it measures.
+    """
 
     def git(*arguments: str) -> str | None:
         try:
@@ -82,4 +119,5 @@ def git_commit() -> str:
     commit = git("rev-parse", "--short=12", "HEAD")
     if commit is None:
         return os.environ.get("MERLIN_GIT_COMMIT", "none")
-    return commit + ("+" if git("status", "--porcelain") else "")
+    generated = (":(exclude)benchmarks/results", ":(exclude)docs/benchmarks")
+    return commit + ("+" if git("status", "--porcelain", "--", ".", *generated) else "")

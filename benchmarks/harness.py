@@ -50,6 +50,17 @@ class Provider:
     squares_ids_apart: ClassVar[bool] = False  # its optimizers add the squares of each id's gradient, see docs
     notes: str = ""
 
+    def missing(self) -> str:
+        """What it needs and is not there, or ""; frameworks are not imported to find out."""
+        for package in self.requires:
+            try:
+                found = importlib.util.find_spec(package) is not None
+            except ImportError as error:  # a parent package that is not there, or not built
+                return f"{package} cannot be imported here: {error}"
+            if not found:
+                return f"{package} cannot be imported here"
+        return ""
+
     def unsupported(self, case: Any, device: str, mode: str, optimizer: str) -> str:
         """Why this provider has no such computation, or ""."""
         return ""
@@ -69,6 +80,10 @@ class Provider:
 
     def update(self, i: int, g: int) -> Any:
         raise NotImplementedError
+
+    def peak_process_bytes(self) -> int | None:
+        """The peak of a process of its own, beyond what its framework takes; None for one that works in ours."""
+        return None
 
     def call(self, mode: str, i: int, g: int) -> Any:
         """One call of a mode ("forward", "full" or "update")."""
@@ -115,6 +130,7 @@ class _Ready:
     provider: Provider
     error: float
     peak: int | None
+    process_peak: int | None
     inner: int = 1
     samples: int = 0
     times: list[float] = dataclasses.field(default_factory=list)
@@ -127,6 +143,7 @@ def run_case(
     clock: WallClock,
     copy_gbps: float,
     report: Callable[[str], None] = print,
+    gemm_tflops: dict[str, float] | None = None,
 ) -> list[Row]:
     """Times providers on one case and mode.
 
@@ -141,12 +158,15 @@ def run_case(
         clock: of the device.
         copy_gbps: the copy bandwidth measured in this process.
         report: gets a line for each thing worth watching.
+        gemm_tflops: the rates of large products measured in this process, by dtype.
 
     Returns:
         One row for every provider, with numbers or with the reason why there are none.
     """
     base = Row(op.NAME, plan.case.name, "", MODES[plan.mode], plan.optimizer, "ok")
     base.dtype, base.ids = plan.case.dtype, plan.case.ids
+    for dtype, rate in (gemm_tflops or {}).items():
+        setattr(base, f"gemm_{dtype}_tflops", rate)
     base.copy_gbps, base.device, base.commit = copy_gbps, clock.name(), environment.git_commit()
     base.timestamp = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
@@ -158,7 +178,7 @@ def run_case(
 
     able = []
     for provider in providers:
-        if reason := _missing(provider):
+        if reason := provider.missing():
             note(provider, "missing", reason)
         elif reason := provider.unsupported(plan.case, plan.device, plan.mode, plan.optimizer):
             note(provider, "unsupported", reason)
@@ -209,18 +229,6 @@ def run_case(
     return rows
 
 
-def _missing(provider: Provider) -> str:
-    """Which of the provider's packages is not there, or ""; frameworks are not imported to find out."""
-    for package in provider.requires:
-        try:
-            found = importlib.util.find_spec(package) is not None
-        except ImportError as error:  # a parent package that is not there, or not built
-            return f"{package} cannot be imported here: {error}"
-        if not found:
-            return f"{package} cannot be imported here"
-    return ""
-
-
 def _memory(provider: Provider, problem: Problem, plan: Plan) -> int:
     return provider.memory_bytes(problem, plan.device, plan.mode, plan.optimizer)
 
@@ -231,13 +239,13 @@ def _groups(providers: list[Provider], problem: Problem, plan: Plan, held: int, 
         return [[provider] for provider in providers]
     limit = (plan.memory_bytes or int(environment.available_memory() * 0.6)) - held
     groups: list[list[Provider]] = []
-    used = limit
+    used = 0
     for provider in providers:
         need = _memory(provider, problem, plan)
         if need > limit:
             note(provider, "skipped", f"needs about {need / 1e9:.1f} GB, {limit / 1e9:.1f} GB are allowed")
             continue
-        if used + need > limit:
+        if not groups or used + need > limit:
             groups.append([])
             used = 0
         groups[-1].append(provider)
@@ -246,6 +254,12 @@ def _groups(providers: list[Provider], problem: Problem, plan: Plan, held: int, 
 
 
 def _prepare(op: Op, provider: Provider, problem: Problem, plan: Plan, clock: WallClock) -> _Ready:
+    if watched := plan.device == "cpu":
+        for package in provider.requires:
+            importlib.import_module(package)  # so that a framework's own memory does not count for who comes first
+        gc.collect()
+        watched = environment.reset_peak_memory()
+        before = environment.memory_of_process("VmRSS")
     provider.setup(problem, plan.device, plan.mode, plan.optimizer)
     error = np.nan if provider.is_probe else op.check(provider, problem, plan.mode, plan.optimizer)
 
@@ -254,8 +268,11 @@ def _prepare(op: Op, provider: Provider, problem: Problem, plan: Plan, clock: Wa
 
     warm = [clock.sample(functools.partial(call, i)) for i in range(problem.num_sets)]
     peak = clock.peak_extra_bytes(call)
+    process_peak = provider.peak_process_bytes()
+    if process_peak is None and watched:
+        process_peak = max(0, environment.memory_of_process("VmHWM") - before)
     estimate = warm[-1] if plan.device == "cpu" else clock.sample(call, inner=3)
-    one = _Ready(provider, error, peak)
+    one = _Ready(provider, error, peak, process_peak)
     # A sample on a GPU lasts so long that a host's time before the first kernel does not count as that of every step; on a
     # CPU it is one call, or what a clock's tick needs.
     one.inner = max(1, min(100, round((20.0 if plan.device == "cuda" else 0.2) / estimate)))
@@ -294,6 +311,7 @@ def _row(base: Row, one: _Ready, probe_traffic: tuple[int, int] | None) -> Row:
     row.gbps_compulsory = row.bytes_compulsory / row.p50_ms / 1e6
     row.share_of_copy = row.gbps_compulsory / row.copy_gbps
     row.peak_extra_mb = np.nan if one.peak is None else one.peak / 1e6
+    row.peak_process_mb = np.nan if one.process_peak is None else one.process_peak / 1e6
     config = {**json.loads(base.config), "calls_a_sample": one.inner}
     if one.provider.notes:
         config["notes"] = one.provider.notes

@@ -43,6 +43,9 @@ class Row:
     share_of_copy: float = math.nan
     ratio_to_ours: float = math.nan
     peak_extra_mb: float = math.nan
+    peak_process_mb: float = math.nan
+    gemm_float32_tflops: float = math.nan
+    gemm_bfloat16_tflops: float = math.nan
     error: float = math.nan
     device: str = ""
     versions: str = ""
@@ -97,7 +100,9 @@ def write_csv(path: pathlib.Path, rows: Iterable[Row]) -> None:
         with path.open(newline="") as file:
             header = next(csv.reader(file))
         if tuple(header) != FIELDS:
-            raise ValueError(f"{path} must have the columns {', '.join(FIELDS)}. Received: {', '.join(header)}")
+            raise ValueError(
+                f"{path} must have the columns {', '.join(FIELDS)} (write to another file). Received: {', '.join(header)}"
+            )
     with path.open("a", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         if new:
@@ -107,7 +112,7 @@ def write_csv(path: pathlib.Path, rows: Iterable[Row]) -> None:
 
 
 def read_csv(path: pathlib.Path) -> list[Row]:
-    """Rows of a file that :func:`write_csv` wrote."""
+    """Rows of a file that :func:`write_csv` wrote; columns that an older file lacks are NaN or empty."""
     with path.open(newline="") as file:
         return [
             Row(**{k: _TYPES[k](v) if v or _TYPES[k] is str else math.nan for k, v in row.items()})
@@ -125,10 +130,16 @@ def print_rows(rows: list[Row]) -> None:
     for row in rows:
         groups.setdefault((row.op, row.case, row.mode, row.optimizer, row.device), []).append(row)
     for (op, case, mode, optimizer, device), group in groups.items():
-        copy = next((r.copy_gbps for r in group if math.isfinite(r.copy_gbps)), math.nan)
+        copy, *gemm = (
+            next((value for r in group if math.isfinite(value := getattr(r, name))), math.nan)
+            for name in ("copy_gbps", "gemm_float32_tflops", "gemm_bfloat16_tflops")
+        )
         what = f"{mode} ({optimizer})" if optimizer else mode
         console.print(f"\n[bold]{op} {case}[/]: {what}, {group[0].dtype}, {group[0].ids} ids", highlight=False)
-        console.print(f"{device}, copies {copy:.0f} GB/s", highlight=False)
+        rates = [
+            f"{rate:.3g} TFLOP/s {kind}" for rate, kind in zip(gemm, ("float32", "bfloat16"), strict=True) if rate > 0
+        ]
+        console.print(f"{device}, {', '.join([f'copies {copy:.0f} GB/s', *rates])}", highlight=False)
         table = Table()
         table.add_column("provider")
         for name in (
@@ -140,6 +151,7 @@ def print_rows(rows: list[Row]) -> None:
             "of copy",
             "x ours",
             "extra MB",
+            "process MB",
             "error",
         ):
             table.add_column(name, justify="right")
@@ -151,7 +163,7 @@ def print_rows(rows: list[Row]) -> None:
                 *(_cell(v, 1) for v in (row.gbps_algorithmic, row.gbps_compulsory)),
                 _cell(row.share_of_copy, 2),
                 _cell(row.ratio_to_ours, 2),
-                _cell(row.peak_extra_mb, 0),
+                *(_cell(v, 0) for v in (row.peak_extra_mb, row.peak_process_mb)),
                 f"{row.error:.0e}" if math.isfinite(row.error) else "-",
                 style=style,
             )

@@ -1,4 +1,4 @@
-"""Command line of the benchmarks.
+"""Command line of one op's benchmarks; all of them: ``python -m benchmarks``.
 
 On a CPU, all providers in turns:
     python -m benchmarks.run embedding_bag --mode forward,update --out cpu.csv
@@ -21,6 +21,8 @@ from benchmarks.clocks import make_clock
 from benchmarks.harness import MODES, Plan, load_provider, run_case
 from benchmarks.rows import Row, print_rows, read_csv, set_ratios, write_csv
 
+_DTYPES = ("float32", "float16", "bfloat16")
+
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Reads the command line."""
@@ -36,6 +38,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--optimizers", default="adagrad", help="for mode update, separated by commas")
     parser.add_argument("--cases", default="", help="names or groups (cpu, cuda, smoke); by default the device's")
     parser.add_argument("--providers", default="", help="names, or @torch / @tensorflow for all that one drives")
+    parser.add_argument("--dtypes", default="", help="of the cases, separated by commas; by default all")
     parser.add_argument("--seconds", type=float, default=1.0, help="of timing for a provider and case")
     parser.add_argument("--memory-gb", type=float, default=0.0, help="that providers may hold together on a CPU")
     parser.add_argument("--list", action="store_true", help="print cases and providers, measure nothing")
@@ -84,6 +87,12 @@ def main(arguments: list[str]) -> int:
         for group in case.groups:
             case_groups.setdefault(group, []).append(case.name)
     cases = choose(options.cases or ",".join(op.DEFAULT_CASES[options.device]), op.CASES, "cases", case_groups)
+    if options.dtypes:
+        dtypes = choose(options.dtypes, dict.fromkeys(_DTYPES), "dtypes", {})
+        cases = [name for name in cases if op.CASES[name].dtype in dtypes or op.CASES[name].dtype not in _DTYPES]
+        if not cases:
+            print(f"no case of {options.op} is of {options.dtypes}: nothing to measure")
+            return 0
     runtimes = {
         f"@{runtime}": [name for name, provider in all_providers.items() if provider.runtime == runtime]
         for runtime in ("torch", "tensorflow")
@@ -102,8 +111,9 @@ def main(arguments: list[str]) -> int:
     optimizers = choose(options.optimizers, dict.fromkeys(op.OPTIMIZERS), "optimizers", {}) if op.OPTIMIZERS else [""]
 
     clock = make_clock(options.device, chosen_runtimes.pop())
-    copy_gbps = clock.copy_gbps()
-    print(f"{clock.name()}: copies {copy_gbps:.1f} GB/s (read + write)")
+    copy_gbps, gemm = clock.copy_gbps(), clock.gemm_tflops()
+    rates = ", ".join(f"{rate:.3g} TFLOP/s {dtype}" for dtype, rate in gemm.items())
+    print(f"{clock.name()}: copies {copy_gbps:.1f} GB/s (read + write), products {rates}")
     rows: list[Row] = []
     start = time.monotonic()
     for name in cases:
@@ -119,7 +129,7 @@ def main(arguments: list[str]) -> int:
                     int(options.memory_gb * 1e9),
                 )
                 providers = [load_provider(op, provider) for provider in names]
-                new = run_case(op, plan, providers, clock, copy_gbps, lambda line: print(line, flush=True))
+                new = run_case(op, plan, providers, clock, copy_gbps, lambda line: print(line, flush=True), gemm)
                 set_ratios(new)
                 rows += new
                 if options.out:

@@ -99,6 +99,28 @@ def find(path: str) -> object:
     return found
 
 
+OTHER_LIBRARIES = PAGE.read_text().split("## From TensorFlow Recommenders")[1]
+
+
+def test_what_other_libraries_have_here_can_be_imported():
+    tables = "\n".join(re.findall(r"^\| .*$", OTHER_LIBRARIES, re.MULTILINE))
+    paths = set(re.findall(r"`((?:ml|merlin_models)\.[\w.]+)`", tables))
+    assert len(paths) > 20
+    for path in sorted(paths):
+        assert find(path) is not None
+
+
+def test_every_layer_loss_and_metric_of_keras_rs_has_a_row():
+    import keras_rs
+
+    table = OTHER_LIBRARIES.split("## From keras-rs")[1]
+    named = set(re.findall(r"`((?:layers|losses|metrics)\.\w+)`", table))
+    for module in ("layers", "losses", "metrics"):
+        public = {f"{module}.{name}" for name in dir(getattr(keras_rs, module)) if name[0].isupper()}
+        assert public - named - {"layers.Retrieval"} == set()  # the base of the others
+        assert {name for name in named if name.startswith(module)} <= public
+
+
 @pytest.mark.parametrize("names", NAMES, ids=["first notebooks", "0.1 to 0.3", "23.12", "23.12, beside __all__"])
 def test_every_name_has_a_row(names):
     assert [name for name in names.split() if name not in TABLE] == []

@@ -41,6 +41,7 @@ PROVIDERS = {
     "merlin_tf": "benchmarks.models.dlrm_keras:Merlin",
     "merlin_tf_two_ops": "benchmarks.models.dlrm_keras:MerlinTwoOps",
     "keras": "benchmarks.models.dlrm_keras:PlainKeras",
+    "merlin_models_23.12": "benchmarks.peers.merlin_models_23:DLRM",
     "torch": "benchmarks.models.dlrm_torch:TorchSparse",
     "torch_dense": "benchmarks.models.dlrm_torch:TorchDense",
 }

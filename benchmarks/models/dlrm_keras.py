@@ -26,7 +26,7 @@ class KerasProvider(Provider):
         import tensorflow as tf
 
         self._keras = keras
-        with _policy(keras, "float32" if problem.case.dtype == "float32" else f"mixed_{problem.case.dtype}"):
+        with policy(keras, "float32" if problem.case.dtype == "float32" else f"mixed_{problem.case.dtype}"):
             model = self.make_model(problem)
         model.compile(
             optimizer=keras.optimizers.Adagrad(LEARNING_RATE, initial_accumulator_value=ADAGRAD_START, epsilon=EPSILON),
@@ -57,7 +57,7 @@ class KerasProvider(Provider):
 
 
 @contextlib.contextmanager
-def _policy(keras: Any, name: str) -> Iterator[None]:
+def policy(keras: Any, name: str) -> Iterator[None]:
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)
     try:

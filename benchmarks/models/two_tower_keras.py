@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.harness import Provider
+from benchmarks.models.dlrm_keras import policy
 from benchmarks.models.two_tower_problem import (
     ITEM,
     LEARNING_RATE,
@@ -31,7 +32,8 @@ class KerasProvider(Provider):
         import tensorflow as tf
 
         self._keras = keras
-        model = self.make_model(problem)
+        with policy(keras, "float32" if problem.case.dtype == "float32" else f"mixed_{problem.case.dtype}"):
+            model = self.make_model(problem)
         model.optimizer.build(model.trainable_variables)
         x = {name: tf.identity(tf.constant(ids)) for name, ids in problem.features.items()}
 

@@ -16,6 +16,11 @@ def _case(batch: int, features: int, dim: int, dtype: str, group: str, rows: int
     return Case(name, batch, features, dim, dtype, rows, (group,))
 
 
+def _scaled(what: str, batch: int, features: int, dim: int, value: int, group: str = "") -> Case:
+    name = f"{group}_{what}_{value}" if group else f"scale_{what}_{value}"
+    return Case(name, batch, features, dim, groups=(group or f"scale_{what}",))
+
+
 _ALL = [
     *(_case(65_536, 27, 128, dtype, "cuda") for dtype in ITEM_BYTES),
     *(_case(batch, 27, 128, dtype, "cuda") for batch in (8_192, 2_048) for dtype in ("float32", "bfloat16")),
@@ -23,9 +28,13 @@ _ALL = [
     *(_case(65_536, 40, 32, dtype, "cuda") for dtype in ("float32", "bfloat16")),
     *(_case(65_536, 27, 128, dtype, "lookup", 400_000) for dtype in ("float32", "bfloat16")),
     *(_case(4_096, 27, 128, dtype, "cpu") for dtype in ("float32", "bfloat16")),
+    *(_case(4_096, 27, 128, dtype, "lookup_cpu", 100_000) for dtype in ("float32", "bfloat16")),
+    *(_scaled("batch", batch, 27, 64, batch) for batch in (512, 2_048, 8_192, 32_768)),
+    *(_scaled("dim", 2_048, 27, dim, dim) for dim in (16, 64, 256)),
+    *(_scaled("batch", batch, 5, 16, batch, "smoke_scale") for batch in (16, 32)),
     _case(64, 5, 16, "float32", "smoke"),
     _case(64, 5, 16, "bfloat16", "smoke"),
-    _case(64, 5, 16, "float32", "smoke", 50),
+    Case("lookup_b64_f5_d16_fp32", 64, 5, 16, "float32", 50, ("smoke", "smoke_lookup")),
 ]
 CASES = {case.name: case for case in _ALL}
 DEFAULT_CASES = {"cpu": ("cpu",), "cuda": ("cuda",)}
@@ -37,6 +46,7 @@ PROVIDERS = {
     "torch_compile": "benchmarks.ops.dot_interaction_torch:TorchCompile",
     "merlin_tf": "benchmarks.ops.dot_interaction_tensorflow:MerlinTensorFlow",
     "merlin_tf_two_ops": "benchmarks.ops.dot_interaction_tensorflow:MerlinTwoOps",
+    "tf_eager": "benchmarks.ops.dot_interaction_tensorflow:TensorFlowEager",
     "tf": "benchmarks.ops.dot_interaction_tensorflow:TensorFlowMatmul",
     "tf_xla": "benchmarks.ops.dot_interaction_tensorflow:TensorFlowXla",
     "keras_rs": "benchmarks.ops.dot_interaction_tensorflow:KerasRs",

@@ -17,6 +17,7 @@ class TensorFlowProvider(Provider):
     requires: tuple[str, ...] = ("tensorflow",)
     looks_up = False
     xla = False
+    eager = False  # calls ops one by one, without a tf.function
 
     def unsupported(self, case: Any, device: str, mode: str, optimizer: str) -> str:
         return "looks nothing up" if case.rows and not self.looks_up else ""
@@ -46,10 +47,13 @@ class TensorFlowProvider(Provider):
             with tf.GradientTape() as tape:
                 tape.watch(inputs)
                 output = self.products(inputs[0])
-            return tape.gradient(output, inputs[0], self._grad)
+            return output, tape.gradient(output, inputs[0], self._grad)  # an unused output would be pruned
 
-        self._forward = tf.function(lambda: self.products(inputs[0]), jit_compile=self.xla)
-        self._full = tf.function(full, jit_compile=self.xla)
+        def forward() -> Any:
+            return self.products(inputs[0])
+
+        graphs = [tf.function(each, jit_compile=self.xla) for each in (forward, full)]
+        self._forward, self._full = (forward, full) if self.eager else graphs
 
     def prepare(self, problem: Any) -> None:
         pass
@@ -66,7 +70,8 @@ class TensorFlowProvider(Provider):
     def outputs(self, output: Any) -> np.ndarray:
         return self._tf.cast(output[:CHECKED], self._tf.float32).numpy()
 
-    gradients = outputs
+    def gradients(self, results: Any) -> np.ndarray:
+        return self.outputs(results[1])
 
 
 class MerlinTensorFlow(TensorFlowProvider):
@@ -117,6 +122,13 @@ class TensorFlowMatmul(TensorFlowProvider):
         tf, p = self._tf, self._problem
         square = tf.matmul(x, x, transpose_b=True)
         return tf.gather(tf.reshape(square, [p.batch, p.features * p.features]), self._places, axis=1)
+
+
+class TensorFlowEager(TensorFlowMatmul):
+    """The same, eager."""
+
+    name = "tf_eager"
+    eager = True
 
 
 class TensorFlowXla(TensorFlowMatmul):

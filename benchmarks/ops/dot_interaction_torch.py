@@ -114,11 +114,6 @@ class TorchCompile(TorchBmm):
 
     name = "torch_compile"
 
-    def unsupported(self, case: Any, device: str, mode: str, optimizer: str) -> str:
-        if device == "cpu":
-            return "compiled on GPUs only here"
-        return super().unsupported(case, device, mode, optimizer)
-
     def compiled(self, function: Any) -> Any:
         self._torch._dynamo.reset()
         return self._torch.compile(function)

@@ -21,36 +21,36 @@ class MerlinNative(Provider):
     tf32 = True
 
     def memory_bytes(self, problem: Any, device: str, mode: str, optimizer: str) -> int:
-        return 12 * problem.batch * problem.dim * 4
+        return 12 * problem.candidates_count * problem.dim * 4
 
     def setup(self, problem: InbatchSoftmaxProblem, device: str, mode: str, optimizer: str) -> None:
         from merlin_models import _native
 
         self._native, self._problem, self._mode = _native.module(), problem, mode
         self._xp: _Arrays = _TorchArrays(problem.dtype) if device == "cuda" else _NumpyArrays(problem.dtype)
-        batch, dim = problem.batch, problem.dim
+        batch, count, dim = problem.batch, problem.candidates_count, problem.dim
         candidates, ids = self._xp.vectors(problem.candidates()), self._xp.array(problem.ids())
         self._inputs = {
             "queries": self._xp.vectors(problem.queries()),
-            "positives": candidates,
+            "positives": candidates[:batch],
             "candidates": candidates,
             "scale": self._xp.array(np.array([1.0 / TEMPERATURE], np.float32)),
-            "positive_ids": ids,
+            "positive_ids": ids[:batch],
             "candidate_ids": ids,
         }
         if not problem.plain:
             log_q = self._xp.array(problem.log_q())
-            self._inputs |= {"positive_log_q": log_q, "candidate_log_q": log_q}
+            self._inputs |= {"positive_log_q": log_q[:batch], "candidate_log_q": log_q}
         full = np.full(batch, 1.0 / batch, np.float32)
         self._upstream = {"log_sum_grad": self._xp.array(full), "positive_score_grad": self._xp.array(-full)}
         self._options = {"tf32": self.tf32}
         self._bytes = self._native.inbatch_softmax_workspaces(
-            batch, batch, dim, problem.dtype, with_mean=mode == "full", **self._options
+            batch, count, dim, problem.dtype, with_mean=mode == "full", **self._options
         )
 
     def _call(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Arrays are made anew, so that what they take is seen; PyTorch keeps and hands out their memory."""
-        batch, dim, xp = self._problem.batch, self._problem.dim, self._xp
+        batch, count, dim, xp = self._problem.batch, self._problem.candidates_count, self._problem.dim, self._xp
         saved = {name: xp.empty(batch) for name in ("log_sum", "positive_score")}
         if self._mode == "full":
             saved["mean"] = xp.empty((batch, dim))
@@ -58,12 +58,11 @@ class MerlinNative(Provider):
         self._native.inbatch_softmax_forward(**self._inputs, **outputs, **self._options, **xp.keywords(self._bytes[0]))
         grads: dict[str, Any] = {}
         if self._mode == "full":
-            vectors = {
-                f"{name}_grad": xp.empty((batch, dim), xp.dtype) for name in ("queries", "positives", "candidates")
-            }
-            grads = {**vectors, "scale_grad": xp.empty(1)}
+            rows = {"queries": batch, "positives": batch, "candidates": count}
+            grads = {f"{name}_grad": xp.empty((n, dim), xp.dtype) for name, n in rows.items()}
+            grads["scale_grad"] = xp.empty(1)
             if not self._problem.plain:
-                grads |= {f"{name}_log_q_grad": xp.empty(batch) for name in ("positive", "candidate")}
+                grads |= {"positive_log_q_grad": xp.empty(batch), "candidate_log_q_grad": xp.empty(count)}
             self._native.inbatch_softmax_grad(
                 **self._inputs, **saved, **self._upstream, **grads, **self._options, **xp.keywords(self._bytes[1])
             )
@@ -82,7 +81,9 @@ class MerlinNative(Provider):
         queries, positives, candidates = (
             self._xp.to_numpy(results[1][f"{name}_grad"]) for name in ("queries", "positives", "candidates")
         )
-        return [queries, positives + candidates]
+        candidates = candidates.copy()
+        candidates[: len(positives)] += positives
+        return [queries, candidates]
 
 
 class MerlinNativeFloat32(MerlinNative):

@@ -18,13 +18,14 @@ TOLERANCE = {"float32": 1e-2, "bfloat16": 5e-2}  # of the largest value; float32
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """As many candidates as queries. Attributes: plain: without log_q, and no candidate is masked."""
+    """Attributes: plain: without log_q, and no candidate is masked. candidates: 0 for as many as queries, else more."""
 
     name: str
     batch: int
     dim: int
     dtype: str = "float32"
     plain: bool = False
+    candidates: int = 0
     groups: tuple[str, ...] = ()
     ids: str = ""
 
@@ -44,9 +45,12 @@ class InbatchSoftmaxProblem:
     def __init__(self, case: Case):
         self.case = case
         self.batch, self.dim, self.dtype, self.plain = case.batch, case.dim, case.dtype, case.plain
+        self.candidates_count = case.candidates or case.batch
         self.block = min(BLOCK, case.batch)
         if case.batch % self.block:
             raise ValueError(f"batch must be at most {BLOCK}, or a multiple of it. Received: {case.batch}")
+        if self.candidates_count < case.batch or self.candidates_count % self.block:
+            raise ValueError(f"candidates must be a multiple of the batch. Received: {case.candidates}")
         rng = np.random.default_rng(0)
         candidates = rng.normal(size=(self.block, case.dim))
         queries = candidates + rng.normal(size=candidates.shape)
@@ -64,36 +68,46 @@ class InbatchSoftmaxProblem:
         return np.resize(self._queries, (self.batch, self.dim))
 
     def candidates(self) -> np.ndarray:
-        """(batch, dim), query i's positive at i."""
-        return np.resize(self._candidates, (self.batch, self.dim))
+        """(candidates, dim), query i's positive at i."""
+        return np.resize(self._candidates, (self.candidates_count, self.dim))
 
     def ids(self) -> np.ndarray:
-        """(batch,) of the candidates; all different if nothing is to be masked."""
-        return np.arange(self.batch) if self.plain else np.resize(self._ids, self.batch)
+        """(candidates,); all different if nothing is to be masked."""
+        count = self.candidates_count
+        return np.arange(count) if self.plain else np.resize(self._ids, count)
 
     def log_q(self) -> np.ndarray:
-        """(batch,) of the candidates."""
-        return np.resize(self._log_q, self.batch).astype(np.float32)
+        """(candidates,)."""
+        return np.resize(self._log_q, self.candidates_count).astype(np.float32)
 
     def expected(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of the first ``block`` rows in float64: the loss, and the gradients of queries and candidates."""
         q, k = self._queries.astype(np.float64), self._candidates.astype(np.float64)
         scores = q @ k.T / TEMPERATURE - self._log_q.astype(np.float32)
         positive = np.diag(scores)
-        weights = self.batch // self.block * np.exp(scores - scores.max())
-        if not self.plain:
-            weights[self._ids[:, np.newaxis] == self._ids] = 0.0
-            np.fill_diagonal(weights, np.exp(positive - scores.max()))
-        total = weights.sum(axis=1)
+
+        def weights(repeats: int) -> np.ndarray:
+            w = repeats * np.exp(scores - scores.max())
+            if not self.plain:
+                w[self._ids[:, np.newaxis] == self._ids] = 0.0
+                np.fill_diagonal(w, np.exp(positive - scores.max()))
+            return w
+
+        # A query meets each candidate of the block as often as candidates repeat, a candidate each query likewise.
+        of_queries, of_candidates = (weights(n // self.block) for n in (self.candidates_count, self.batch))
+        total = of_queries.sum(axis=1)
         loss = np.log(total) + scores.max() - positive
-        errors = (weights / total[:, np.newaxis] - np.eye(self.block)) / TEMPERATURE / self.batch
-        return loss, errors @ k, errors.T @ q
+        errors, others = (
+            (w / total[:, np.newaxis] - np.eye(self.block)) / TEMPERATURE / self.batch
+            for w in (of_queries, of_candidates)
+        )
+        return loss, errors @ k, others.T @ q
 
     def config(self) -> dict[str, Any]:
         return {
             **dataclasses.asdict(self.case),
             "temperature": TEMPERATURE,
-            "flops_of_a_product": 2 * self.batch**2 * self.dim,
+            "flops_of_a_product": 2 * self.batch * self.candidates_count * self.dim,
         }
 
 

@@ -18,6 +18,7 @@ class TensorFlowProvider(Provider):
     runtime = "tensorflow"
     requires: tuple[str, ...] = ("tensorflow",)
     xla = False
+    eager = False  # calls ops one by one, without a tf.function
 
     def setup(self, problem: InbatchSoftmaxProblem, device: str, mode: str, optimizer: str) -> None:
         import tensorflow as tf
@@ -33,8 +34,11 @@ class TensorFlowProvider(Provider):
                 loss = tf.reduce_mean(self.losses(*vectors))
             return loss, tape.gradient(loss, vectors)
 
-        self._forward = tf.function(lambda: self.losses(*vectors), jit_compile=self.xla)
-        self._full = tf.function(full, jit_compile=self.xla)
+        def forward() -> Any:
+            return self.losses(*vectors)
+
+        graphs = [tf.function(each, jit_compile=self.xla) for each in (forward, full)]
+        self._forward, self._full = (forward, full) if self.eager else graphs
 
     def losses(self, queries: Any, candidates: Any) -> Any:
         raise NotImplementedError
@@ -59,7 +63,7 @@ class MerlinTensorFlow(TensorFlowProvider):
     requires = ("tensorflow", "merlin_models._C")
 
     def memory_bytes(self, problem: Any, device: str, mode: str, optimizer: str) -> int:
-        return 12 * problem.batch * problem.dim * 4
+        return 12 * problem.candidates_count * problem.dim * 4
 
     def losses(self, queries: Any, candidates: Any) -> Any:
         from merlin_models.ops import inbatch_softmax
@@ -83,16 +87,24 @@ class TensorFlowMatmul(TensorFlowProvider):
         return f"scores of more than {LARGEST} queries do not fit" if case.batch > LARGEST else ""
 
     def memory_bytes(self, problem: Any, device: str, mode: str, optimizer: str) -> int:
-        return 6 * problem.batch**2 * 4
+        return 6 * problem.batch * problem.candidates_count * 4
 
     def losses(self, queries: Any, candidates: Any) -> Any:
         tf = self._tf
         scores = tf.cast(tf.matmul(queries, candidates, transpose_b=True), tf.float32) / TEMPERATURE
         labels = tf.range(self._problem.batch)
         if not self._problem.plain:
-            hits = (self._ids[:, tf.newaxis] == self._ids) & (labels[:, tf.newaxis] != labels)
+            rows, columns = self._problem.batch, tf.range(self._problem.candidates_count)
+            hits = (self._ids[:rows, tf.newaxis] == self._ids) & (labels[:, tf.newaxis] != columns)
             scores = tf.where(hits, -np.inf, scores - self._log_q)
         return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, scores)
+
+
+class TensorFlowEager(TensorFlowMatmul):
+    """The same, eager."""
+
+    name = "tf_eager"
+    eager = True
 
 
 class TensorFlowXla(TensorFlowMatmul):

@@ -27,7 +27,7 @@ class TorchProvider(Provider):
         return f"its scores of more than {LARGEST} queries do not fit" if case.batch > LARGEST else ""
 
     def memory_bytes(self, problem: Any, device: str, mode: str, optimizer: str) -> int:
-        return 6 * problem.batch**2 * 4
+        return 6 * problem.batch * problem.candidates_count * 4
 
     def setup(self, problem: InbatchSoftmaxProblem, device: str, mode: str, optimizer: str) -> None:
         import torch
@@ -42,6 +42,7 @@ class TorchProvider(Provider):
         self._ids = torch.from_numpy(problem.ids()).to(device)
         self._log_q = torch.from_numpy(problem.log_q()).to(device)
         self._labels = torch.arange(problem.batch, device=device)
+        self._columns = torch.arange(problem.candidates_count, device=device)
         self.prepare()
 
     def prepare(self) -> None:
@@ -76,7 +77,8 @@ class TorchMatmul(TorchProvider):
     def losses(self, queries: Any, candidates: Any) -> Any:
         scores = (queries @ candidates.T).float() / TEMPERATURE
         if not self._problem.plain:
-            hits = (self._ids[:, None] == self._ids) & (self._labels[:, None] != self._labels)
+            rows = self._ids[: self._problem.batch, None]
+            hits = (rows == self._ids) & (self._labels[:, None] != self._columns)
             scores = (scores - self._log_q).masked_fill(hits, float("-inf"))
         return self._torch.nn.functional.cross_entropy(scores, self._labels, reduction="none")
 
@@ -85,7 +87,6 @@ class TorchCompile(TorchMatmul):
     """The same, by ``torch.compile``."""
 
     name = "torch_compile"
-    on_cpu = False
 
     def prepare(self) -> None:
         self._torch._dynamo.reset()
@@ -98,7 +99,7 @@ class FlexAttention(TorchProvider):
     name = "torch_flex_attention"
 
     def memory_bytes(self, problem: Any, device: str, mode: str, optimizer: str) -> int:
-        return 16 * problem.batch * problem.dim * 4
+        return 16 * problem.candidates_count * problem.dim * 4
 
     def unsupported(self, case: Any, device: str, mode: str, optimizer: str) -> str:
         return "measured on GPUs only" if device == "cpu" else ""
@@ -109,7 +110,9 @@ class FlexAttention(TorchProvider):
         torch = self._torch
         torch._dynamo.reset()
         ids, log_q, plain = self._ids, self._log_q, self._problem.plain
-        values = torch.zeros((1, 1, self._problem.batch, 16), dtype=self._vectors[0].dtype, device=ids.device)
+        values = torch.zeros(
+            (1, 1, self._problem.candidates_count, 16), dtype=self._vectors[0].dtype, device=ids.device
+        )
 
         def score_mod(score, batch, head, row, column):
             hit = (ids[row] == ids[column]) & (row != column)
@@ -124,9 +127,10 @@ class FlexAttention(TorchProvider):
                 scale=1.0 / TEMPERATURE,
                 return_lse=True,
             )
-            positive = (queries.float() * candidates.float()).sum(-1) / TEMPERATURE
+            rows = len(queries)
+            positive = (queries.float() * candidates[:rows].float()).sum(-1) / TEMPERATURE
             # Its backward pass wants a gradient of the values' mean, too: zeros.
-            return log_sum[0, 0] - (positive if plain else positive - log_q) + 0.0 * nothing[0, 0, :, 0].float()
+            return log_sum[0, 0] - (positive if plain else positive - log_q[:rows]) + 0.0 * nothing[0, 0, :, 0].float()
 
         self._function = torch.compile(losses)
 
@@ -143,7 +147,7 @@ class CutCrossEntropy(TorchProvider):
         return "" if case.plain else "has no log_q and no mask: see the plain cases"
 
     def memory_bytes(self, problem: Any, device: str, mode: str, optimizer: str) -> int:
-        return 16 * problem.batch * problem.dim * 4
+        return 16 * problem.candidates_count * problem.dim * 4
 
     def losses(self, queries: Any, candidates: Any) -> Any:
         from cut_cross_entropy import linear_cross_entropy

@@ -38,7 +38,7 @@ class MerlinNative(Provider):
         from merlin_models import _native
 
         self._native = _native.module()
-        self._xp: _Arrays = _TorchArrays(problem) if device == "cuda" else _NumpyArrays(problem)
+        self._xp = self.make_arrays(problem, device)
         n = len(problem.rows)
         self._tables = [self._xp.table(t) for t in range(n)]
         self._sets = [self._inputs(problem, bags_of_set) for bags_of_set in problem.sets]
@@ -64,6 +64,10 @@ class MerlinNative(Provider):
             for i in range(problem.num_sets)
         ]
         self._workspace = self._xp.array(np.empty(max(sizes), np.uint8)) if max(sizes) else None
+
+    def make_arrays(self, problem: Any, device: str) -> _Arrays:
+        """What tables, inputs and outputs are made by."""
+        return _TorchArrays(problem) if device == "cuda" else _NumpyArrays(problem)
 
     def _inputs(self, problem: Any, bags_of_set: list[Any]) -> tuple[list[Any], list[Any]]:
         if self.dense:

@@ -1,4 +1,4 @@
-"""Keras 3 as a user writes it: ``keras.layers.Embedding``, a reduction, and Keras' own optimizers."""
+"""Keras 3 as a user writes it: ``keras.layers.Embedding`` with a reduction, or keras-rs' layer; Keras' own optimizers."""
 
 from __future__ import annotations
 
@@ -45,10 +45,14 @@ class KerasEmbedding(TensorFlowProvider):
         self._keras = keras
         self._layers = []
         for rows, dim in zip(problem.rows, problem.dims, strict=True):
-            layer = keras.layers.Embedding(rows, dim, embeddings_initializer=self.random_table, dtype=problem.dtype)
-            layer.build()
+            layer = self.make_layer(rows, dim, embeddings_initializer=self.random_table, dtype=problem.dtype)
             self._layers.append(layer)
         return [layer.embeddings.value for layer in self._layers]
+
+    def make_layer(self, rows: int, dim: int, **options: Any) -> Any:
+        layer = self._keras.layers.Embedding(rows, dim, **options)
+        layer.build()
+        return layer
 
     def setup(self, problem: Any, device: str, mode: str, optimizer: str) -> None:
         super().setup(problem, device, mode, optimizer)
@@ -88,3 +92,20 @@ class KerasEmbedding(TensorFlowProvider):
         outputs, gradients = self.pool_and_gradients(bags, grads)
         self._optimizer.apply(gradients, [layer.embeddings for layer in self._layers])
         return outputs
+
+
+class KerasRsEmbedReduce(KerasEmbedding):
+    """``keras_rs.layers.EmbedReduce``."""
+
+    name = "keras_rs"
+    requires = ("tensorflow", "keras", "keras_rs")
+
+    def make_layer(self, rows: int, dim: int, **options: Any) -> Any:
+        import keras_rs
+
+        layer = keras_rs.layers.EmbedReduce(rows, dim, combiner=self._problem.combiner, **options)
+        layer.build((self._problem.batch, 1))
+        return layer
+
+    def pool(self, bags):
+        return [layer(ids) for layer, ids in zip(self._layers, bags, strict=True)]

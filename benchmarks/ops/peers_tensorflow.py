@@ -83,6 +83,7 @@ class TensorFlowProvider(Provider):
     runtime = "tensorflow"
     requires = ("tensorflow",)
     jit_compile = False
+    eager = False  # calls ops one by one, without a tf.function
     grads_are_summed = False
 
     def memory_bytes(self, problem: Any, device: str, mode: str, optimizer: str) -> int:
@@ -153,6 +154,8 @@ class TensorFlowProvider(Provider):
         As arguments, dozens of tensors cost more in Python than the op itself; a training loop that reads its
         data inside of the function does not pay that either.
         """
+        if self.eager:
+            return function(*arguments)
         if (mode, i, g) not in self._functions:
             traced = self._tf.function(lambda: function(*arguments), jit_compile=self.jit_compile)
             self._functions[mode, i, g] = traced.get_concrete_function()
@@ -195,6 +198,13 @@ class LookupSparse(TensorFlowProvider):
                 output = tf.pad(output, [[0, problem.batch - tf.shape(output)[0]], [0, 0]])
             outputs.append(output)
         return outputs
+
+
+class LookupSparseEager(LookupSparse):
+    """The same, eager."""
+
+    name = "tf_lookup_eager"
+    eager = True
 
 
 class GatherSegmentSum(TensorFlowProvider):

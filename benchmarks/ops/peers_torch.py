@@ -111,6 +111,24 @@ class TorchEmbeddingBag(Provider):
         return to_numpy(self._tables[t][self._torch.from_numpy(ids).to(self._tables[t].device)])
 
 
+class TorchCompile(TorchEmbeddingBag):
+    """The lookups of all tables by ``torch.compile``."""
+
+    name = "torch_compile"
+
+    def unsupported(self, case: Any, device: str, mode: str, optimizer: str) -> str:
+        return "" if mode == "forward" else "torch.compile leaves gradients of sparse tables to eager kernels"
+
+    def setup(self, problem: Any, device: str, mode: str, optimizer: str) -> None:
+        super().setup(problem, device, mode, optimizer)
+        self._torch._dynamo.reset()
+        self._compiled = self._torch.compile(super().forward)
+
+    def forward(self, i: int) -> list[Any]:
+        with self._torch.no_grad():
+            return self._compiled(i)
+
+
 class TorchGraph(TorchEmbeddingBag):
     """The same launches replayed as one CUDA graph: without it, many tables measure the launches."""
 

@@ -189,7 +189,7 @@ __device__ __forceinline__ int64_t IdAt(const InteractionArgs& args, const RowPl
 
 // The row of an id, null for padding, and with a note for an id out of range.
 __device__ __forceinline__ const char* RowOf(const InteractionArgs& args, const RowPlace& place, int64_t id) {
-  if (id == place.padding_id) return nullptr;
+  if (id == place.padding_id && id != kNoPadding) return nullptr;
   if (id < 0 || id >= place.num_rows) {
     NoteError(args.note, NoteKind::kId, place.index, id);
     return nullptr;

@@ -72,7 +72,7 @@ template <typename Id>
 __device__ __forceinline__ int64_t RowAt(const DeviceFeature& feature, int64_t position,
                                          volatile unsigned long long* note) {
   const int64_t id = __ldg(static_cast<const Id*>(feature.ids) + position);
-  if (id == feature.padding_id) return kNoRow;
+  if (id == feature.padding_id && id != kNoPadding) return kNoRow;
   if (id < 0 || id >= feature.num_rows) {
     NoteError(note, NoteKind::kId, feature.index, id);
     return kNoRow;

@@ -33,7 +33,7 @@ int64_t BagReader::ReadAs(int64_t begin, int64_t end, Block* block, FirstError& 
     float sum = 0.0f, sum_of_squares = 0.0f;
     for (int64_t p = first; p < last; ++p) {
       const int64_t id = ids[p];
-      if (id == feature.padding_id) continue;
+      if (id == feature.padding_id && id != kNoPadding) continue;
       if (id < 0 || id >= num_rows) {
         error.Set(Concat("Ids of feature '", batch_.names[index_], "' must be in [0, ", num_rows,
                          "), the rows of its table. Received: ", id, " at position ", p, " (bag ", bag, ")"));

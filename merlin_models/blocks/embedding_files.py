@@ -8,6 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from merlin_models._files import replacing
+
 ID, EMBEDDING = "id", "embedding"
 
 
@@ -69,7 +71,8 @@ def write_parquet(matrix: np.ndarray, path: str | os.PathLike) -> None:
     matrix = np.ascontiguousarray(matrix, np.float32)
     rows = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(matrix.reshape(-1)), matrix.shape[1])
     table = pyarrow.table({ID: np.arange(len(matrix)), EMBEDDING: rows})
-    pyarrow.parquet.write_table(table, path)
+    with replacing(path) as part:
+        pyarrow.parquet.write_table(table, part)
 
 
 @keras.saving.register_keras_serializable(package="merlin_models")

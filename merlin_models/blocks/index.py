@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from merlin_models._files import replacing
 from merlin_models.blocks.base import Block, register
 from merlin_models.blocks.embedding_files import EMBEDDING, ID
 from merlin_models.layers.catalogue import Catalogue, pad_lists
@@ -107,7 +108,8 @@ class IndexBlock(Block):
 
         ids, values = self.catalogue.items()
         rows = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(values.reshape(-1)), values.shape[1])
-        pyarrow.parquet.write_table(pyarrow.table({ID: ids, EMBEDDING: rows}), path)
+        with replacing(path) as part:
+            pyarrow.parquet.write_table(pyarrow.table({ID: ids, EMBEDDING: rows}), part)
 
     def build(self, input_shape: Any) -> None:
         raise ValueError("update() must be called before the block is used.")

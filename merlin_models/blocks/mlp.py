@@ -21,8 +21,8 @@ class MLPBlock(SequentialBlock):
     Args:
         dimensions: units of the layers.
         activation: a Keras activation for all layers, or a list with one (or None) a layer.
-        use_bias, kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
-            activity_regularizer: of the Dense layers.
+        use_bias, kernel_initializer, bias_initializer: of the Dense layers.
+        kernel_regularizer, bias_regularizer, activity_regularizer: of the Dense layers, too.
         dropout: the rate, in [0, 1), or None.
         normalization: "batch_norm", a Keras layer that is copied for each Dense layer, or None.
         filter: a ``Filter``, or its first argument, for what the block sees of a dictionary.

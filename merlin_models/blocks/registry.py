@@ -14,6 +14,7 @@ class Registry:
         kind: what the entries are, for error messages.
 
     Example:
+        >>> from merlin_models.blocks import Registry
         >>> shapes = Registry("shape")
         >>> @shapes.register("square")
         ... class Square: ...

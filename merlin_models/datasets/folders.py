@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from merlin_models._files import write_text
 from merlin_models.schema import Schema
 
 RECORD = "prepared.json"
@@ -84,4 +85,4 @@ def finish(folder: pathlib.Path, options: Mapping[str, Any], parts: Sequence[str
 
 def _write(record: pathlib.Path, options: Mapping[str, Any], parts: Sequence[str], complete: bool) -> None:
     content = {"complete": complete, "parts": list(parts), "options": dict(options)}
-    record.write_text(json.dumps(content, indent=1) + "\n")
+    write_text(record, json.dumps(content, indent=1) + "\n")

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from merlin_models._files import replacing
 from merlin_models.schema import Schema, Tags
 
 
@@ -69,7 +70,8 @@ class Dataset:
         """Writes part_0.parquet and schema.pbtxt into a folder, which is made where it is missing. Returns the folder."""
         folder = pathlib.Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        pq.write_table(self.table, folder / "part_0.parquet", row_group_size=row_group_rows)
+        with replacing(folder / "part_0.parquet") as part:
+            pq.write_table(self.table, part, row_group_size=row_group_rows, write_page_checksum=True)
         self.schema.save(folder)
         return folder
 

@@ -43,12 +43,13 @@ class FileSource:
 
     Args:
         paths: the files.
-        reader_kwargs: arguments for `pyarrow.parquet.ParquetFile`, such as `memory_map`.
+        reader_kwargs: arguments for `pyarrow.parquet.ParquetFile`, such as `memory_map`. Checksums of pages are verified
+            where a file has them, unless `page_checksum_verification` is False.
     """
 
     def __init__(self, paths: Sequence[str], reader_kwargs: dict[str, Any]):
         self._paths = list(paths)
-        self._reader_kwargs = reader_kwargs
+        self._reader_kwargs = {"page_checksum_verification": True, **reader_kwargs}
         self._footers = [self._read_footer(path) for path in self._paths]
         self._groups = [
             (file, group)
@@ -65,7 +66,9 @@ class FileSource:
         try:
             with pq.ParquetFile(path, **self._reader_kwargs) as file:
                 return file.metadata
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowException, OSError) as error:
+            if _is_of_the_system(error):
+                raise
             raise ValueError(f"'{path}' must be a Parquet file. Received: {error}") from error
 
     def check(self, names: Sequence[str]) -> None:
@@ -89,8 +92,16 @@ class FileSource:
     def read(self, piece: int, names: Sequence[str]) -> pa.Table:
         file, group = self._groups[piece]
         kwargs = {**self._reader_kwargs, "metadata": self._footers[file]}
-        with pq.ParquetFile(self._paths[file], **kwargs) as reader:
-            return reader.read_row_group(group, columns=list(names))
+        try:
+            with pq.ParquetFile(self._paths[file], **kwargs) as reader:
+                return reader.read_row_group(group, columns=list(names))
+        except (pa.ArrowException, OSError) as error:
+            if _is_of_the_system(error):
+                raise
+            raise ValueError(
+                f"Row group {group} of '{self._paths[file]}' must be whole, and the file the one that it was when the "
+                f"loader was made. Received: {error}"
+            ) from error
 
 
 class DatasetSource:
@@ -190,6 +201,11 @@ def find_files(path: str | os.PathLike) -> list[str]:
             f"matches some. Received: '{path}'."
         )
     return sorted(found)
+
+
+def _is_of_the_system(error: Exception) -> bool:
+    """Whether it is no word of Arrow's about what a file holds: no such file, no permission, a broken disk."""
+    return isinstance(error, OSError) and (error.errno is not None or isinstance(error, FileNotFoundError))
 
 
 def _is_parquet(fragment: pa_dataset.Fragment) -> bool:

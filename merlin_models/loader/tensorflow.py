@@ -82,6 +82,7 @@ class KerasSequenceLoader(keras.utils.PyDataset):
 
     Example:
         >>> import pyarrow as pa
+        >>> from merlin_models.loader.tensorflow import KerasSequenceLoader
         >>> table = pa.table({"item": [3, 1, 2], "genres": [[1, 2], [], [5]], "clicked": [1, 0, 1]})
         >>> loader = KerasSequenceLoader(table, batch_size=2, label_names=["clicked"], shuffle=False)
         >>> features, labels = loader.peek()
@@ -249,6 +250,37 @@ class KerasSequenceLoader(keras.utils.PyDataset):
         self._maps.append(fn)
         return self
 
+    def skip_passes(self, count: int) -> KerasSequenceLoader:
+        """Leaves out the orders of so many passes; returns the loader.
+
+        A process that goes on with the training of another one, from its epoch `count`, sees the rows in the order in
+        which that one would have gone on, if the loader has the same `seed`.
+
+        Args:
+            count: of passes, from 0.
+
+        Raises:
+            ValueError: `count` is no such number.
+            RuntimeError: a pass has begun.
+
+        Example:
+            >>> import pyarrow as pa
+            >>> table = pa.table({"item": range(100)})
+            >>> one, other = (KerasSequenceLoader(table, 100, seed=7) for _ in range(2))
+            >>> _ = next(iter(one))
+            >>> bool((next(iter(one))["item"] == next(iter(other.skip_passes(1)))["item"]).numpy().all())
+            True
+        """
+        count = require_integer("count", count, 0)
+        with self._lock:
+            if self._passes or self._shared is not None or self._next_chunks is not None:
+                raise RuntimeError("skip_passes() must be called before the loader is read.")
+            if self.shuffle:
+                for _ in range(count if self._seed_fn is not None else 0):
+                    self._seed_fn()
+                self._passes = count
+        return self
+
     def peek(self) -> Any:
         """The first batch of the next `iter(loader)`, which still delivers it."""
         with self._lock:
@@ -367,6 +399,7 @@ def sample_batch(
 
     Example:
         >>> import pyarrow as pa
+        >>> from merlin_models.loader.tensorflow import sample_batch
         >>> table = pa.table({"item": [3, 1, 2], "clicked": [1, 0, 1]})
         >>> features = sample_batch(table, batch_size=2, label_names=["clicked"], include_targets=False)
         >>> features["item"].numpy().tolist()

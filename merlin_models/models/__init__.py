@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from merlin_models.models.callbacks import ExamplesPerSecondCallback
+from merlin_models.models.callbacks import ExamplesPerSecondCallback, StopOnNonFinite
 from merlin_models.models.encoder import EmbeddingEncoder, Encoder
 from merlin_models.models.model import Model
 from merlin_models.models.ranking import DCNModel, DeepFMModel, DLRMModel, NCFModel, WideAndDeepModel
@@ -33,6 +33,7 @@ __all__ = [
     "RetrievalModel",
     "RetrievalModelV2",
     "SeenItems",
+    "StopOnNonFinite",
     "TopKEncoder",
     "TwoTowerModel",
     "TwoTowerModelV2",

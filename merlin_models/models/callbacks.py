@@ -1,11 +1,13 @@
-"""Callbacks: ExamplesPerSecondCallback."""
+"""Callbacks: ExamplesPerSecondCallback, StopOnNonFinite."""
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
 import keras
+from keras import ops
 
 
 class ExamplesPerSecondCallback(keras.callbacks.Callback):
@@ -76,3 +78,55 @@ class ExamplesPerSecondCallback(keras.callbacks.Callback):
 
     def _rate(self, since: tuple[int, float]) -> float:
         return (self._now[0] - since[0]) * self.batch_size / max(self._now[1] - since[1], 1e-9)
+
+
+class StopOnNonFinite(keras.callbacks.Callback):
+    """Ends ``fit`` with an error once the loss or a weight is NaN or infinite.
+
+    ``keras.callbacks.TerminateOnNaN`` looks at the loss alone. On a CPU that may stay finite: TensorFlow's fused dense
+    layer with a ReLU makes 0 of NaN, so that one NaN among the features ends in weights that are NaN and predictions that
+    are all alike. Embedding tables are not looked at: what makes their rows NaN does so to the other weights.
+
+    Put it before callbacks that write checkpoints, which then keep the last good one.
+
+    Args:
+        every_n_steps: weights are looked at after so many batches, and at the end of an epoch.
+
+    Raises:
+        ValueError: if a number is out of range.
+        FloatingPointError: by ``fit``; names the loss, or the weights.
+
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> callback = ml.StopOnNonFinite(every_n_steps=1000)
+    """
+
+    def __init__(self, every_n_steps: int = 100):
+        super().__init__()
+        if not isinstance(every_n_steps, int) or every_n_steps < 1:
+            raise ValueError(f"every_n_steps must be an integer of at least 1. Received: {every_n_steps!r}")
+        self.every_n_steps = every_n_steps
+        self._last = 0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._last = 0
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if batch + 1 - self._last >= self.every_n_steps:
+            self._last = batch + 1
+            self._check(f"batch {batch}", logs)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._check(f"the last batch of epoch {epoch + 1}", logs)
+
+    def _check(self, when: str, logs: dict[str, Any] | None) -> None:
+        loss = (logs or {}).get("loss")
+        names = [] if loss is None or math.isfinite(loss) else ["the loss"]
+        dense = [each for each in self.model.trainable_variables if not getattr(each, "row_sparse", False)]
+        finite = [ops.all(ops.isfinite(each)) for each in dense]
+        if finite and not bool(ops.all(ops.stack(finite))):
+            names += [each.path for each, good in zip(dense, finite, strict=True) if not bool(good)]
+        if names:
+            raise FloatingPointError(
+                f"The loss and the weights must be finite. Received: NaN or infinity after {when} in {', '.join(names)}"
+            )

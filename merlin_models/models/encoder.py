@@ -14,11 +14,13 @@ from merlin_models.blocks.embedding_features import EmbeddingFeatures, Embedding
 from merlin_models.blocks.inputs import InputBlock
 from merlin_models.blocks.symbolic import SymbolicBuild, shapes_of_schema
 from merlin_models.models.batches import batches_of, id_column, ids_of
+from merlin_models.models.exporting import Exportable
+from merlin_models.models.saving import SavedWhole
 from merlin_models.schema import Schema, Tags
 
 
 @register
-class Encoder(SymbolicBuild, keras.Model):
+class Encoder(Exportable, SavedWhole, SymbolicBuild, keras.Model):
     """Makes one vector of some features.
 
     Args:

@@ -15,6 +15,7 @@ from merlin_models.blocks.positions import rows_of, split_positions
 from merlin_models.blocks.symbolic import SymbolicBuild, shapes_of_schema
 from merlin_models.layers import EmbeddingBag, EmbeddingBagCollection
 from merlin_models.models.batch_prediction import batch_predict
+from merlin_models.models.exporting import Exportable
 from merlin_models.models.freezing import Freezing
 from merlin_models.models.objective import Objective
 from merlin_models.models.saving import SavedWithSchemas
@@ -31,7 +32,7 @@ from merlin_models.tasks import ParallelPredictionBlock, PredictionTask, computi
 
 
 @register
-class Model(SavedWithSchemas, Freezing, PreparedSteps, RowSparseTraining, SymbolicBuild, keras.Model):
+class Model(SavedWithSchemas, Exportable, Freezing, PreparedSteps, RowSparseTraining, SymbolicBuild, keras.Model):
     """A recommender: blocks one after the other, the last of which is a prediction task or several.
 
     A model whose first block has a schema is built at once; others are built by their first batch.
@@ -276,6 +277,9 @@ class Model(SavedWithSchemas, Freezing, PreparedSteps, RowSparseTraining, Symbol
         return batch_predict(self, dataset, batch_size)
 
     # ---- saving ----
+
+    def _output_name(self) -> str:
+        return self.prediction_tasks[0].task_name
 
     def get_config(self) -> dict[str, Any]:
         for layer in _in_several_places(self):

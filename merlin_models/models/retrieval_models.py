@@ -258,8 +258,8 @@ def YoutubeDNNRetrievalModelV2(
 
     Args:
         dim: length of the item table's rows, and of the top block's output; ``MLPBlock([dim])`` if that is None.
-        schema, aggregation, l2_normalization, logits_temperature, num_sampled, min_sampled_id, embedding_options, metrics,
-            **kwargs: as there.
+        schema, aggregation, l2_normalization, logits_temperature, num_sampled: as there.
+        min_sampled_id, embedding_options, metrics, **kwargs: as there.
     """
     item = _history(schema)
     table = EmbeddingTable(dim, item, sequence_combiner="mean")

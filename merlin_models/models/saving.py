@@ -2,21 +2,75 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import pathlib
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
+from merlin_models._files import HDF5File, replacing, write_text
 from merlin_models.blocks.symbolic import shapes_of_schema
 from merlin_models.schema import ColumnSchema, Schema
 
 _MODEL, _SCHEMAS = "model.keras", ".merlin"
+_RANDOM_STATE = "random_state_"
+_FILES = (".keras", ".h5", ".hdf5")
 
 
-class SavedWithSchemas:
+class SavedWhole:
+    """A mixin for ``keras.Model`` (before it in the bases): files are replaced as a whole or not at all."""
+
+    def save(
+        self, filepath: str | os.PathLike, overwrite: bool = True, zipped: bool | None = None, **kwargs: Any
+    ) -> None:
+        """Writes the model.
+
+        A file that is replaced survives until the new one is complete and on the disk, which needs room for both.
+
+        Args:
+            filepath: a file ending in ".keras", as in Keras.
+            overwrite: whether a file there is replaced; if not, Keras asks, and then writes over it.
+            zipped, **kwargs: of Keras. What ``zipped=False`` writes is a folder of Keras', which is written over.
+
+        Raises:
+            OSError: if it cannot be written, such as to a full disk.
+        """
+        whole = zipped is not False and str(filepath).endswith(_FILES)
+        if not whole or _is_keras_to_write(filepath, overwrite):
+            super().save(filepath, overwrite=overwrite, zipped=zipped, **kwargs)
+            return
+        with replacing(filepath, _bytes_of(self)) as part:
+            super().save(part, zipped=zipped, **kwargs)
+
+    def save_weights(
+        self, filepath: str | os.PathLike, overwrite: bool = True, max_shard_size: float | None = None
+    ) -> None:
+        """Writes the weights, and the optimizer's state.
+
+        A file that is replaced survives until the new one is complete and on the disk, which needs room for both.
+
+        Args:
+            filepath: a file ending in ".weights.h5", as in Keras.
+            overwrite: whether a file there is replaced; if not, Keras asks, and then writes over it.
+            max_shard_size: of Keras: the weights as several files, which are written over.
+
+        Raises:
+            OSError: if it cannot be written, such as to a full disk.
+        """
+        whole = max_shard_size is None and self.built and str(filepath).endswith(".weights.h5")
+        if not whole or _is_keras_to_write(filepath, overwrite):
+            super().save_weights(filepath, overwrite=overwrite, max_shard_size=max_shard_size)
+            return
+        with replacing(filepath, _bytes_of(self)) as part, contextlib.closing(HDF5File(part)) as file:
+            super().save_weights(file)
+
+
+class SavedWithSchemas(SavedWhole):
     """A mixin for ``Model``: saving as a folder, beside Keras' files."""
 
     def get_output_schema(self) -> Schema:
@@ -46,24 +100,47 @@ class SavedWithSchemas:
     ) -> None:
         """Writes the model.
 
+        A file that is replaced survives until the new one is complete and on the disk, which needs room for both.
+
         Args:
             filepath: a file ending in ".keras", as in Keras; or a folder, which gets the file "model.keras", and the
                 schemas of features (if the model has one) and predictions as ".merlin/input_schema.json" and
                 ".merlin/output_schema.json".
-            overwrite: whether files there are replaced; if not, Keras asks.
-            zipped, **kwargs: of Keras.
+            overwrite: whether files there are replaced; if not, Keras asks, and then writes over them.
+            zipped, **kwargs: of Keras. What ``zipped=False`` writes is a folder of Keras', which is written over.
+
+        Raises:
+            OSError: if it cannot be written, such as to a full disk.
         """
-        if str(filepath).endswith((".keras", ".h5", ".hdf5")) or zipped is not None:
-            super().save(filepath, overwrite=overwrite, zipped=zipped, **kwargs)
+        if str(filepath).endswith(_FILES) or zipped is not None:
+            super().save(filepath, overwrite, zipped, **kwargs)
             return
         schemas = {"output": self.get_output_schema()}
         if self.schema is not None:
             schemas["input"] = self.schema
         folder = pathlib.Path(filepath)
         (folder / _SCHEMAS).mkdir(parents=True, exist_ok=True)
-        super().save(folder / _MODEL, overwrite=overwrite, **kwargs)
+        super().save(folder / _MODEL, overwrite, **kwargs)
         for name, schema in schemas.items():
-            (folder / _SCHEMAS / f"{name}_schema.json").write_text(schema.to_json())
+            write_text(folder / _SCHEMAS / f"{name}_schema.json", schema.to_json())
+
+    def save_own_variables(self, store: Any) -> None:
+        """Called by Keras. With the states of random generators, such as those of dropout, which Keras leaves out."""
+        super().save_own_variables(store)
+        for number, state in enumerate(self._random_states()):
+            store[f"{_RANDOM_STATE}{number}"] = state.numpy()
+
+    def load_own_variables(self, store: Any) -> None:
+        """Called by Keras. A file of a model with other random generators, or of an older version, leaves theirs alone."""
+        names = sorted(name for name in store.keys() if name.startswith(_RANDOM_STATE))  # noqa: SIM118 - no dictionary
+        super().load_own_variables({name: store[name] for name in store.keys() if name not in names})  # noqa: SIM118
+        states = self._random_states()
+        if len(states) == len(names):
+            for number, state in enumerate(states):
+                state.assign(store[f"{_RANDOM_STATE}{number}"])
+
+    def _random_states(self) -> list[keras.Variable]:
+        return [variable for variable in self.non_trainable_variables if variable.name == "seed_generator_state"]
 
     @classmethod
     def load(cls, filepath: str | os.PathLike, **kwargs: Any) -> Any:
@@ -74,10 +151,43 @@ class SavedWithSchemas:
             **kwargs: of ``keras.models.load_model``.
 
         Raises:
+            FileNotFoundError: if there is none.
+            ValueError: if the file is damaged.
             TypeError: if it is another model than one of this class.
         """
         path = pathlib.Path(filepath)
-        model = keras.models.load_model(path / _MODEL if (path / _MODEL).exists() else path, **kwargs)
+        file = path / _MODEL if path.is_dir() else path
+        if not file.exists():
+            raise FileNotFoundError(f"filepath must be a file or folder that save() wrote. Received: no '{file}'")
+        if file.suffix == ".keras":
+            _check_archive(file)
+        model = keras.models.load_model(file, **kwargs)
         if not isinstance(model, cls):
             raise TypeError(f"filepath must be that of a {cls.__name__}. Received: a {type(model).__name__} in {path}")
         return model
+
+
+def _check_archive(file: pathlib.Path) -> None:
+    """Raises ValueError for a file that is incomplete or has changed, which Keras would say otherwise or not at all."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            damaged = archive.testzip()
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"'{file}' must be a complete .keras file. Received: {error}") from error
+    if damaged is not None:
+        raise ValueError(f"'{file}' must be as it was written. Received: other bytes in its part '{damaged}'")
+
+
+def _is_keras_to_write(filepath: str | os.PathLike, overwrite: bool) -> bool:
+    """Whether a file is not replaced by a rename: one of a remote store, and one that Keras has to ask for."""
+    return "://" in str(filepath) or (not overwrite and pathlib.Path(filepath).exists())
+
+
+def _bytes_of(model: keras.Model) -> int:
+    """What the weights and the optimizer's state take."""
+    optimizer = getattr(model, "optimizer", None)
+    state = [] if optimizer is None else optimizer.variables
+    return sum(
+        math.prod(variable.shape) * np.dtype(keras.backend.standardize_dtype(variable.dtype)).itemsize
+        for variable in [*model.weights, *state]
+    )

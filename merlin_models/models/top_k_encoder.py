@@ -16,6 +16,8 @@ from merlin_models.layers.top_k import BruteForceTopK, TopKPrediction
 from merlin_models.metrics import TopKMetricsAggregator
 from merlin_models.models.batches import Batch, batches_of, id_column, ids_of
 from merlin_models.models.encoder import Encoder
+from merlin_models.models.exporting import Exportable
+from merlin_models.models.saving import SavedWhole
 from merlin_models.models.seen import as_seen
 from merlin_models.schema import Schema, Tags
 from merlin_models.tasks.rows import update_from_rank
@@ -24,7 +26,7 @@ STRATEGIES = {"brute-force-topk": BruteForceTopK}
 
 
 @register
-class TopKEncoder(SymbolicBuild, keras.Model):
+class TopKEncoder(Exportable, SavedWhole, SymbolicBuild, keras.Model):
     """Recommends: encodes queries, and finds the best candidates of a catalogue that it holds.
 
     The catalogue is saved with the model.
@@ -231,6 +233,20 @@ class TopKEncoder(SymbolicBuild, keras.Model):
         return results if return_dict else list(results.values())
 
     # ---- saving ----
+
+    takes_excluded = True
+
+    def _check_exportable(self) -> None:
+        if not isinstance(self.topk_layer, BruteForceTopK):
+            raise ValueError(
+                f"topk_layer must be a BruteForceTopK to be exported. Received: {type(self.topk_layer).__name__}"
+            )
+        if not self.topk_layer.num_candidates:
+            raise ValueError("index_candidates() must be called before the encoder is exported.")
+        super()._check_exportable()
+
+    def named_outputs(self, outputs: TopKPrediction) -> dict[str, Any]:
+        return outputs._asdict()
 
     def get_config(self) -> dict[str, Any]:
         parts = {name: getattr(self, name) for name in ("query_encoder", "topk_layer", "candidate_encoder")}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from merlin_models._native import raise_device_errors
+from merlin_models._native import raise_device_errors, tf_ops
 from merlin_models.ops.bags import Bags, batch_of, to_bags
 from merlin_models.ops.dot_interaction import dot_interaction, dot_interaction_reference
 from merlin_models.ops.embedding_bag import embedding_bag, embedding_bag_reference
@@ -11,6 +11,7 @@ from merlin_models.ops.encode import encode_bags
 from merlin_models.ops.inbatch_softmax import InbatchSoftmax, inbatch_softmax, inbatch_softmax_reference
 from merlin_models.ops.lookup_interaction import lookup_interaction, why_not_fused
 from merlin_models.ops.lookups import Lookup, LookupOutput, record_lookups
+from merlin_models.ops.portable import is_portable, portable_ops
 from merlin_models.ops.ragged import (
     append_to_rows,
     check_at_most,
@@ -54,10 +55,12 @@ __all__ = [
     "encode_bags",
     "inbatch_softmax",
     "inbatch_softmax_reference",
+    "is_portable",
     "is_ragged",
     "items_of_padded",
     "lookup_interaction",
     "mask_like",
+    "portable_ops",
     "positions_in_rows",
     "ragged_where",
     "raise_device_errors",
@@ -74,3 +77,5 @@ __all__ = [
     "to_sparse",
     "why_not_fused",
 ]
+
+tf_ops()  # registers the compiled ops, which SavedModels need before they are loaded

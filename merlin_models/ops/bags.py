@@ -81,13 +81,22 @@ def to_bags(ids: Any, weights: Any = None, padding_id: int | None = None, name: 
         if values.shape.rank != 2:
             raise ValueError(f"Dense ids of feature '{name}' must have rank 1 or 2. Received shape: {values.shape}")
 
-    if values.dtype not in (tf.int32, tf.int64):
-        raise TypeError(f"Ids of feature '{name}' must have dtype int32 or int64. Received: {values.dtype.name}")
+    if padding_id == _NO_PADDING:
+        raise ValueError(f"padding_id of feature '{name}' must be greater than {_NO_PADDING}. Received: {padding_id}")
+    check_ids(values, name)
     if row_splits is not None and row_splits.dtype != tf.int64:
         row_splits = tf.cast(row_splits, tf.int64)
     if weights is not None:
         weights = _weights_like(weights, values, name)
     return Bags(values, row_splits, weights, padding_id)
+
+
+def check_ids(values: Any, name: str) -> None:
+    """Raises TypeError for ids of another dtype than int32 and int64."""
+    if tf.as_dtype(values.dtype) not in (tf.int32, tf.int64):
+        raise TypeError(
+            f"Ids of feature '{name}' must have dtype int32 or int64. Received: {tf.as_dtype(values.dtype).name}"
+        )
 
 
 def batch_of(ids: Any) -> int | None:

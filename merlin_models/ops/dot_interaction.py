@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from merlin_models import _native
+from merlin_models.ops.portable import compiled_ops, is_portable
 
 ORDERS = ("lower", "upper")
 PRECISIONS = ("float32", "tf32")
@@ -67,7 +68,9 @@ def dot_interaction(
     _check(parts)
     if precision is None:
         precision = "tf32" if tf.config.experimental.tensor_float_32_execution_enabled() else "float32"
-    return _native.tf_ops().merlin_dot_interaction(
+    if is_portable():
+        return _stock_interaction(parts, order, self_interaction, concat_first, pad_to)
+    return compiled_ops().merlin_dot_interaction(
         features=parts,
         order=order,
         self_interaction=self_interaction,
@@ -75,6 +78,31 @@ def dot_interaction(
         pad_to=pad_to,
         tf32=precision == "tf32",
     )
+
+
+def _stock_interaction(
+    parts: list[tf.Tensor], order: str, self_interaction: bool, concat_first: bool, pad_to: int
+) -> tf.Tensor:
+    """The same in stock TensorFlow ops, of as many features as is known when it is traced."""
+    x = tf.concat([part[:, tf.newaxis] if part.shape.rank == 2 else part for part in parts], axis=1)
+    count, wide = x.shape[1], tf.cast(x, tf.float32)
+    if count is None:
+        raise ValueError(f"features must be of a known number in a portable graph. Received shape: {x.shape}")
+    places = np.arange(count * count).reshape(count, count)[_pairs(count, order, self_interaction)]
+    products = tf.reshape(tf.matmul(wide, wide, transpose_b=True), [-1, count * count])
+    outputs = [tf.gather(products, places, axis=1)]
+    if concat_first:
+        outputs.insert(0, wide[:, 0])
+    width = sum(output.shape[1] for output in outputs)
+    output = tf.pad(tf.concat(outputs, axis=1), [[0, 0], [0, -width % pad_to]])
+    return tf.cast(output, x.dtype)
+
+
+def _pairs(count: int, order: str, self_interaction: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the matrix of products, in the order of the output."""
+    if order == "lower":
+        return np.tril_indices(count, 0 if self_interaction else -1)
+    return np.triu_indices(count, 0 if self_interaction else 1)
 
 
 def check_options(order: str, pad_to: int, precision: str | None) -> None:
@@ -143,10 +171,7 @@ def dot_interaction_reference(
     arrays = [np.asarray(part, np.float64) for part in features]
     x = np.concatenate([part[:, np.newaxis] if part.ndim == 2 else part for part in arrays], axis=1)
     count, first = x.shape[1], x.shape[2] if concat_first else 0
-    if order == "lower":
-        pairs = np.tril_indices(count, 0 if self_interaction else -1)
-    else:
-        pairs = np.triu_indices(count, 0 if self_interaction else 1)
+    pairs = _pairs(count, order, self_interaction)
     products = (x @ x.transpose(0, 2, 1))[:, *pairs]
     output = np.concatenate([x[:, 0, :first], products], axis=1)
     output = np.pad(output, [(0, 0), (0, -output.shape[1] % pad_to)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,8 +12,9 @@ import tensorflow as tf
 from tensorflow.python.eager import tape as _tape
 
 from merlin_models import _native
-from merlin_models.ops.bags import Bags, op_inputs
+from merlin_models.ops.bags import Bags, check_ids, op_inputs
 from merlin_models.ops.lookups import Lookup, current_recorder
+from merlin_models.ops.portable import compiled_ops, is_portable
 
 COMBINERS = ("sum", "mean", "sqrtn", "max")
 TABLE_DTYPES = (tf.float32, tf.float16, tf.bfloat16)
@@ -77,6 +80,10 @@ def embedding_bag(
 
     table_dtype = tf.as_dtype(tables[0].dtype)
     output_dtype = check_output_dtype(table_dtype if output_dtype is None else output_dtype, table_dtype)
+    if is_portable():
+        by_feature = zip(table_of_feature, features, combiners, names, strict=True)
+        outputs = [tf.cast(_stock_pooled(tables[t], *others), output_dtype) for t, *others in by_feature]
+        return tf.concat(outputs, axis=1) if concat else outputs
     resource = isinstance(tables[0], tf.Variable)
     recorder = current_recorder() if resource else None
     recorded = recorder is not None and recorder.takes(given)
@@ -84,7 +91,7 @@ def embedding_bag(
         for table in tables:
             _tape.variable_accessed(table)  # what reading a variable does: a gradient tape then watches it
 
-    ops = _native.tf_ops()
+    ops = compiled_ops()
     if resource:
         op, table_inputs = ops.merlin_resource_embedding_bag, {"tables": [t.handle for t in tables], "T": table_dtype}
     else:
@@ -135,6 +142,7 @@ def check_call(tables, features, table_of_feature, combiners, names) -> None:
     for name, bags, table, combiner in zip(names, features, table_of_feature, combiners, strict=True):
         if not isinstance(bags, Bags):
             raise TypeError(f"Feature '{name}' must be a Bags tuple, see to_bags. Received: {type(bags).__name__}")
+        check_ids(bags.values, name)
         if not 0 <= table < len(tables):
             raise ValueError(f"table_of_feature of '{name}' must be in [0, {len(tables)}). Received: {table}")
         if combiner not in COMBINERS:
@@ -186,6 +194,41 @@ def _gradient(resource: bool):
         return [*table_grads, *[None] * (num_features + num_splits), *(weights_grad if num_weights else [])]
 
     return gradient
+
+
+def _stock_pooled(table: Any, bags: Bags, combiner: str, name: str) -> tf.Tensor:
+    """One feature of :func:`embedding_bag` in stock ops: (bags, dim), float32 or, of one id a bag, as the table."""
+    ids, weights = bags.values, bags.weights
+    keep = None if bags.padding_id is None else tf.not_equal(ids, tf.constant(bags.padding_id, ids.dtype))
+    if keep is not None:
+        ids = tf.where(keep, ids, tf.zeros_like(ids))  # a row that exists, which is then left out
+    # The name is what the error of an id out of range shows.
+    rows = tf.gather(table, ids, name=re.sub("[^A-Za-z0-9_.]", "_", f"ids_of_{name}"))
+    if bags.row_splits is None:
+        if ids.shape[1] == 1 and keep is None and weights is None:
+            return tf.squeeze(rows, axis=1)
+        total, greatest = (functools.partial(reduce, axis=1) for reduce in (tf.reduce_sum, tf.reduce_max))
+    else:
+        lengths = bags.row_splits[1:] - bags.row_splits[:-1]
+        bag = {"segment_ids": tf.repeat(tf.range(tf.size(lengths)), lengths), "num_segments": tf.size(lengths)}
+        total, greatest = (
+            functools.partial(reduce, **bag) for reduce in (tf.math.unsorted_segment_sum, tf.math.unsorted_segment_max)
+        )
+    rows = tf.cast(rows, tf.float32)
+    counted = tf.ones_like(ids, tf.float32) if keep is None else tf.cast(keep, tf.float32)
+    if combiner == "max":
+        if keep is not None:
+            rows = tf.where(keep[..., tf.newaxis], rows, -np.inf)
+        return tf.where(total(counted)[:, tf.newaxis] > 0, greatest(rows), 0.0)
+    if keep is not None:
+        rows = tf.where(keep[..., tf.newaxis], rows, 0.0)
+    if weights is not None:
+        counted = counted * weights
+        rows = rows * counted[..., tf.newaxis]
+    if combiner == "sum":
+        return total(rows)
+    divisor = total(counted) if combiner == "mean" else tf.sqrt(total(counted * counted))
+    return tf.math.divide_no_nan(total(rows), divisor[:, tf.newaxis])
 
 
 def text_of(value: bytes | str) -> str:

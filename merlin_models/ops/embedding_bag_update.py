@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from merlin_models import _native
 from merlin_models.ops.bags import Bags, op_inputs
 from merlin_models.ops.embedding_bag import check_call, unwrap
+from merlin_models.ops.portable import compiled_ops
 from merlin_models.ops.update_rule import UpdateRule
 
 
@@ -76,7 +76,7 @@ def embedding_bag_update(
     check_call(tables, features, table_of_feature, combiners, names)
     _check_update(tables, slots, grads, rule, grad_of_feature, column_of_feature, count)
 
-    return _native.tf_ops().merlin_embedding_bag_update(
+    return compiled_ops().merlin_embedding_bag_update(
         tables=[table.handle for table in tables],
         slots=[slot.handle for own in slots for slot in own],
         **op_inputs(features),

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from merlin_models.ops.bags import Bags
+from merlin_models.ops.bags import Bags, check_ids
 
 MODES = ("one_hot", "multi_hot", "count")
 
@@ -26,6 +26,7 @@ def encode_bags(bags: Bags, depth: int, mode: str = "multi_hot", *, sparse: bool
         (bags, depth), float32.
 
     Raises:
+        ValueError, TypeError: if arguments disagree with the above.
         tf.errors.InvalidArgumentError: for an id out of range.
 
     Example:
@@ -34,6 +35,7 @@ def encode_bags(bags: Bags, depth: int, mode: str = "multi_hot", *, sparse: bool
         >>> encode_bags(to_bags(tf.ragged.constant([[0, 2, 2], []])), 3, "count").numpy().tolist()
         [[1.0, 0.0, 2.0], [0.0, 0.0, 0.0]]
     """
+    check_ids(bags.values, name)
     if mode not in MODES:
         raise ValueError(f"mode must be one of {MODES}. Received: {mode!r}")
     if bags.weights is not None and mode != "count":

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from merlin_models import _native
+from merlin_models.ops.portable import compiled_ops
 
 PRECISIONS = ("float32", "tf32")
 MAX_DIM = 512
@@ -138,7 +139,7 @@ def inbatch_softmax(
         precision = "tf32" if tf.config.experimental.tensor_float_32_execution_enabled() else "float32"
     options = {"tf32": precision == "tf32", "with_mean": bool(training)}
 
-    op = _native.tf_ops().merlin_inbatch_softmax
+    op = compiled_ops().merlin_inbatch_softmax
     loss, log_sum, positive_score, rank, _ = op(
         queries=queries,
         positives=positives,

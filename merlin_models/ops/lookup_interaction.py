@@ -10,9 +10,10 @@ from tensorflow.python.eager import tape as _tape
 
 from merlin_models import _native
 from merlin_models.ops.bags import Bags, op_inputs
-from merlin_models.ops.dot_interaction import check_options
-from merlin_models.ops.embedding_bag import check_call, check_output_dtype, text_of, unwrap
+from merlin_models.ops.dot_interaction import check_options, dot_interaction
+from merlin_models.ops.embedding_bag import check_call, check_output_dtype, embedding_bag, text_of, unwrap
 from merlin_models.ops.lookups import Lookup, current_recorder
+from merlin_models.ops.portable import compiled_ops, is_portable
 
 MAX_FEATURES, MAX_HOTNESS = 32, 16
 _ATTRS = ("T", "table_of_feature", "splits_of_feature", "weights_of_feature", "combiners", "padding_ids", "names")
@@ -104,6 +105,12 @@ def lookup_interaction(
     output_dtype = check_output_dtype(output_dtype, tables[0].dtype)
     if precision is None:
         precision = "tf32" if tf.config.experimental.tensor_float_32_execution_enabled() else "float32"
+    interaction = {"order": order, "self_interaction": self_interaction, "concat_first": concat_first, "pad_to": pad_to}
+    if is_portable():
+        lookups = {"output_dtype": output_dtype, "names": names}
+        vectors = embedding_bag(tables, features, table_of_feature, combiners, **lookups)
+        vectors = vectors if first is None else [tf.cast(first, output_dtype), *vectors]
+        return dot_interaction(vectors, **interaction, precision=precision)
     recorder = current_recorder()
     recorded = recorder is not None and recorder.takes(given)
     if not recorded:
@@ -112,7 +119,7 @@ def lookup_interaction(
     anchor = tf.zeros([0], output_dtype)
     if recorded:
         recorder.add(Lookup(given, list(features), list(table_of_feature), list(combiners), names, [anchor]))
-    return _native.tf_ops().merlin_lookup_interaction(
+    return compiled_ops().merlin_lookup_interaction(
         tables=[table.handle for table in tables],
         T=tables[0].dtype,
         **op_inputs(features),
@@ -122,10 +129,7 @@ def lookup_interaction(
         combiners=list(combiners),
         names=names,
         dim=int(tables[0].shape[1]),
-        order=order,
-        self_interaction=self_interaction,
-        concat_first=concat_first,
-        pad_to=pad_to,
+        **interaction,
         tf32=precision == "tf32",
         tables_trainable=not recorded,
     )

@@ -66,10 +66,11 @@ class RowSparse(StepsRows, keras.optimizers.Optimizer):
         >>> import keras, numpy as np
         >>> from merlin_models.layers import EmbeddingBag
         >>> from merlin_models.optimizers import RowSparse, RowwiseAdagrad
-        >>> model = keras.Sequential([EmbeddingBag(1000, 16), keras.layers.Dense(1)])
+        >>> ids = keras.Input((2,), dtype="int64")  # Sequential takes inputs for float32 otherwise
+        >>> model = keras.Sequential([ids, EmbeddingBag(1000, 16), keras.layers.Dense(1)])
         >>> model.compile(RowSparse("adam", embeddings=RowwiseAdagrad(0.05)), loss="mse")
         >>> _ = model.fit(np.array([[1, 2], [3, 3]]), np.array([0.0, 1.0]), verbose=0)
-        >>> [variable.shape for variable in model.optimizer.table_state(model.layers[0].embeddings)]
+        >>> [tuple(variable.shape) for variable in model.optimizer.table_state(model.layers[0].embeddings)]
         [(1000,)]
 
     Reference:

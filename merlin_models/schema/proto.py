@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -36,16 +37,28 @@ def parse_json(text: str) -> schema_pb2.Schema:
     """
     try:
         content = json.loads(text)
-        for feature in content.get("feature", []):
-            annotation = feature.get("annotation", {})
+        for annotation in _annotations(content):
             for key in {"extraMetadata", "extra_metadata"} & set(annotation):
-                annotation[key] = [
-                    metadata if "@type" in metadata else {"@type": _STRUCT_URL, "value": metadata}
-                    for metadata in annotation[key]
-                ]
+                if isinstance(annotation[key], list):
+                    annotation[key] = [_typed(metadata) for metadata in annotation[key]]
         return json_format.ParseDict(content, schema_pb2.Schema(), ignore_unknown_fields=True)
     except (json.JSONDecodeError, json_format.ParseError) as error:
         raise ValueError(f"The schema must be a tensorflow-metadata Schema in JSON. {error}") from error
+
+
+def _annotations(content: Any) -> Iterator[dict[str, Any]]:
+    """Those of the features; what has another form is left for the parser to refuse."""
+    features = content.get("feature", []) if isinstance(content, dict) else []
+    for feature in features if isinstance(features, list) else []:
+        annotation = feature.get("annotation", {}) if isinstance(feature, dict) else {}
+        if isinstance(annotation, dict):
+            yield annotation
+
+
+def _typed(metadata: Any) -> Any:
+    if not isinstance(metadata, dict) or "@type" in metadata:
+        return metadata
+    return {"@type": _STRUCT_URL, "value": metadata}
 
 
 def column_from_proto(feature: schema_pb2.Feature) -> ColumnSchema:

@@ -11,6 +11,7 @@ import numpy as np
 from google.protobuf import json_format, text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 
+from merlin_models._files import write_text
 from merlin_models.schema import proto
 from merlin_models.schema.column import ColumnSchema, Domain
 from merlin_models.schema.tags import Tags
@@ -240,12 +241,12 @@ class Schema:
 
         Raises:
             FileNotFoundError: if the argument looks like a path and no such file exists.
-            ValueError: if the text is no schema.
+            ValueError: if the text is no schema, or a file is empty.
         """
         text = str(path_or_text)
         if isinstance(path_or_text, os.PathLike) or ("\n" not in text and "{" not in text and text):
-            text = pathlib.Path(path_or_text).read_text()
-        return cls(proto.column_from_proto(feature) for feature in proto.parse_text(text).feature)
+            return cls._from_file(path_or_text, proto.parse_text)
+        return cls._from_message(proto.parse_text(text))
 
     @_FromAnywhere
     def from_json(cls, text: str | os.PathLike) -> Schema:
@@ -255,12 +256,25 @@ class Schema:
 
         Raises:
             FileNotFoundError: if the argument looks like a path and no such file exists.
-            ValueError: if the text is no schema.
+            ValueError: if the text is no schema, or a file is empty.
         """
         if isinstance(text, os.PathLike) or not str(text).lstrip().startswith("{"):
-            text = pathlib.Path(text).read_text()
-        message = proto.parse_json(text)
+            return cls._from_file(text, proto.parse_json)
+        return cls._from_message(proto.parse_json(text))
+
+    @classmethod
+    def _from_message(cls, message: schema_pb2.Schema) -> Schema:
         return cls(proto.column_from_proto(feature) for feature in message.feature)
+
+    @classmethod
+    def _from_file(cls, path: str | os.PathLike, parse: Callable[[str], schema_pb2.Schema]) -> Schema:
+        try:
+            text = pathlib.Path(path).read_text(encoding="utf-8")
+            if not text.strip():
+                raise ValueError("The schema must have a feature. Received: an empty file")
+            return cls._from_message(parse(text))
+        except ValueError as error:  # of the encoding, too
+            raise ValueError(f"'{path}': {error}") from error
 
     def _to_message(self) -> schema_pb2.Schema:
         return schema_pb2.Schema(feature=[proto.column_to_proto(column) for column in self])
@@ -269,7 +283,7 @@ class Schema:
         """The schema in text format, also written to ``path`` if given."""
         text = text_format.MessageToString(self._to_message())
         if path is not None:
-            pathlib.Path(path).write_text(text)
+            write_text(path, text)
         return text
 
     def to_json(self) -> str:

@@ -225,8 +225,8 @@ class XLNetBlock(_KnownTransformer):
     memory of earlier segments; it is trained by masks, like BERT. Sequences may have any length.
 
     Args:
-        d_model, n_head, n_layer, hidden_act, initializer_range, layer_norm_eps, dropout, pad_token, pre, post,
-            transformer_post, d_inner: as in :class:`BertBlock`.
+        d_model, n_head, n_layer, hidden_act, initializer_range, layer_norm_eps: as in :class:`BertBlock`.
+        dropout, pad_token, pre, post, transformer_post, d_inner: as in :class:`BertBlock`.
         attn_type: "bi", or "uni" where a position attends to itself and those before it.
 
     Reference:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from merlin_models._files import replacing, write_text
 from merlin_models.schema import Schema
 from merlin_models.wrappers.columns import read_columns, require_ids, require_schema, targets_of
 from merlin_models.wrappers.rankings import ranking_metrics_of, require_k
@@ -182,8 +183,9 @@ class Recommender:
         path = pathlib.Path(path)
         path.mkdir(parents=True, exist_ok=True)
         self.schema.save(path)
-        (path / CONFIG).write_text(config + "\n")
-        np.savez(path / ARRAYS, users=self._vectors[0], items=self._vectors[1], seen=self._seen)
+        with replacing(path / ARRAYS) as part:
+            np.savez(part, users=self._vectors[0], items=self._vectors[1], seen=self._seen)
+        write_text(path / CONFIG, config + "\n")
         return path
 
     @classmethod

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from merlin_models._files import replacing, write_text
 from merlin_models.schema import Schema
 from merlin_models.wrappers.columns import read_columns, require_schema, targets_of
 from merlin_models.wrappers.rankings import ranking_metrics_of, require_k
@@ -168,8 +169,9 @@ class XGBoost:
         path = pathlib.Path(path)
         path.mkdir(parents=True, exist_ok=True)
         self.schema.save(path)
-        (path / CONFIG).write_text(text + "\n")
-        self.booster.save_model(path / BOOSTER)
+        with replacing(path / BOOSTER) as part:
+            self.booster.save_model(part)
+        write_text(path / CONFIG, text + "\n")
         return path
 
     @classmethod

@@ -28,7 +28,9 @@ class Wrong(Merlin):
                 if self.change == "missing batch":
                     continue
                 if self.change == "swapped movies":
-                    columns["movieId"][[0, 1]] = columns["movieId"][[1, 0]]
+                    movies = columns["movieId"]
+                    other = np.flatnonzero(movies != movies[0])[0]  # a swap of equal ones changes nothing
+                    movies[[0, other]] = movies[[other, 0]]
                 if self.change == "swapped genres":
                     place = np.flatnonzero(np.diff(genres))[0]
                     genres = genres.copy()

@@ -1,0 +1,125 @@
+"""Serves the quickstart's model and its NVTabular workflow over HTTP: raw ids and genres in, chances out.
+
+    python examples/quickstart.py --output quickstart_output
+    python examples/serve_movielens.py export --quickstart quickstart_output --folder served
+    python examples/serve_movielens.py serve --folder served --port 8000
+    curl -s localhost:8000/predict -H 'Content-Type: application/json' \\
+        -d '{"rows": [{"userId": 15, "movieId": 296, "genres": ["Comedy", "Crime", "Drama", "Thriller"]}]}'
+    python examples/http_load.py --url http://127.0.0.1:8000 --seconds 5
+
+answers {"predictions": [{"rating_b/binary_classification_task": 0.8...}]}: the chance that the user gives more than 3 stars.
+Users, movies and genres that training did not have are no errors: the workflow has one id for all of them. What has not the
+form of GET /schema is answered with status 422 and the field and its rule.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pathlib
+import warnings
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from merlin_models.datasets.workflows import import_nvtabular
+
+nvtabular = import_nvtabular()  # first: it sets what dask needs before anything else imports that
+
+import keras
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, StrictStr, create_model
+
+import merlin_models.tf  # noqa: F401  what model.keras and exports that are not portable are made of
+from merlin_models.serving import RawModel, export_with_workflow, load_with_workflow
+
+MOST_ROWS = 4096  # of a request
+_INTEGER = {"ge": -(2**63), "lt": 2**63}
+
+
+def export(quickstart: pathlib.Path, folder: pathlib.Path, portable: bool = True) -> pathlib.Path:
+    """Writes the model and the workflow of the quickstart's output into a folder that :func:`make_app` serves.
+
+    Raises:
+        FileNotFoundError: if the quickstart left no model there.
+    """
+    if not (quickstart / "model.keras").is_file():
+        raise FileNotFoundError(
+            f"--quickstart must be the quickstart's output. Received: {quickstart}, without model.keras"
+        )
+    model = keras.models.load_model(quickstart / "model.keras")
+    workflow = nvtabular.Workflow.load(str(quickstart / "workflow"))
+    return export_with_workflow(model, workflow, folder, portable=portable)
+
+
+def request_of(model: RawModel) -> type[BaseModel]:
+    """What a request must be: {"rows": [{column: value}]} with each raw column, of its kind, and no other."""
+
+    def field(dtype: Any, is_list: bool) -> tuple[Any, Any]:
+        value: Any = {"i": StrictInt, "u": StrictInt, "f": StrictFloat | StrictInt}.get(dtype.kind, StrictStr)
+        bounds = _INTEGER if dtype.kind in "iu" else {}
+        if is_list:
+            return list[create_item(value, bounds)], Field()
+        return value, Field(**bounds)
+
+    def create_item(value: Any, bounds: dict[str, int]) -> Any:
+        from typing import Annotated
+
+        return Annotated[value, Field(**bounds)] if bounds else value
+
+    columns = {name: field(*kind) for name, kind in model.raw_columns.items()}
+    row = create_model("Row", __config__=ConfigDict(extra="forbid"), **columns)
+    rows = (list[row], Field(min_length=1, max_length=MOST_ROWS))
+    return create_model("Request", __config__=ConfigDict(extra="forbid"), rows=rows)
+
+
+def make_app(model: RawModel) -> FastAPI:
+    """The HTTP application: POST /predict, GET /schema, GET /health, and GET /docs, which FastAPI makes."""
+    app = FastAPI(title="merlin_models")
+    request_type = request_of(model)
+
+    @app.get("/health")
+    def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/schema")
+    def schema() -> dict[str, Any]:
+        return request_type.model_json_schema()
+
+    @app.post("/predict")
+    def predict(request: request_type) -> dict[str, list[dict[str, Any]]]:  # a thread of FastAPI's pool runs it
+        predictions = model.predict([dict(row) for row in request.rows])
+        numbers = {name: values.squeeze(-1).tolist() for name, values in predictions.items()}
+        return {"predictions": [dict(zip(numbers, row, strict=True)) for row in zip(*numbers.values(), strict=True)]}
+
+    return app
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    write = commands.add_parser("export", help="the quickstart's output into a folder to serve")
+    write.add_argument("--quickstart", type=pathlib.Path, default=pathlib.Path("quickstart_output"))
+    write.add_argument("--native", action="store_true", help="with this library's ops in the place of stock ones")
+    serve = commands.add_parser("serve", help="a folder over HTTP")
+    serve.add_argument("--host", default="127.0.0.1")
+    serve.add_argument("--port", type=int, default=8000)
+    for each in (write, serve):
+        each.add_argument("--folder", type=pathlib.Path, default=pathlib.Path("served"))
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parse_arguments(arguments)
+    warnings.simplefilter("ignore")  # of libraries for GPUs that are not there
+    if options.command == "export":
+        print(f"Wrote {export(options.quickstart, options.folder, portable=not options.native)}/")
+        return
+    import uvicorn
+
+    app = make_app(load_with_workflow(options.folder))
+    uvicorn.run(app, host=options.host, port=options.port, log_level="warning", access_log=False)
+
+
+if __name__ == "__main__":
+    main()

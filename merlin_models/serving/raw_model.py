@@ -1,0 +1,202 @@
+"""A model and the NVTabular workflow that encodes its raw values, in one folder and in one call."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import pathlib
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+import merlin_models
+from merlin_models.datasets.workflows import import_nvtabular
+from merlin_models.schema import Schema
+from merlin_models.serving.inputs import OFFSETS, VALUES, inputs_of
+from merlin_models.serving.saved_model import replacing
+
+MANIFEST, MODEL, WORKFLOW = "manifest.json", "model", "workflow"
+_FORMAT = 1
+
+
+def export_with_workflow(model: Any, workflow: Any, folder: str | os.PathLike, portable: bool = False) -> pathlib.Path:
+    """Writes a model, and the fitted workflow that makes its features of raw values, side by side.
+
+    The folder gets model/ (see ``Model.export``), workflow/ (without the raw columns that no feature needs, such as the
+    target's), schema.pbtxt (of the features) and manifest.json. It holds the workflow's categories and may be moved.
+
+    Args:
+        model: a ``Model``, ``Encoder`` or ``TopKEncoder`` with a schema.
+        workflow: a fitted ``nvtabular.Workflow``; it stays as it is.
+        folder: new, or one that this function wrote, which is then replaced.
+        portable: as of ``Model.export``.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: if the model has no schema, or the workflow does not make all features of it.
+        FileExistsError: if there is something else at ``folder``.
+    """
+    import_nvtabular()
+    folder = pathlib.Path(folder)
+    if model.schema is None:
+        raise ValueError("The model must have a schema to be exported with a workflow. Received: a model without one")
+    if folder.exists() and not (folder / MANIFEST).is_file() and any(folder.iterdir()):
+        raise FileExistsError(
+            f"folder must be new or one of export_with_workflow. Received: {folder}, with other files"
+        )
+    features = model.schema.column_names
+    made = [] if workflow.output_schema is None else workflow.output_schema.column_names
+    missing = sorted(set(features) - set(made))
+    if missing:
+        raise ValueError(
+            f"The workflow must be fitted, and make all features of the model, {features}. Received: {made}; "
+            f"missing: {missing}"
+        )
+    with replacing(folder) as new:
+        model.export(new / MODEL, portable=portable, verbose=False)
+        _only_what_features_need(workflow, features).save(str(new / WORKFLOW))
+        model.schema.save(new)
+        manifest = {"format": _FORMAT, "merlin_models": merlin_models.__version__, "tensorflow": tf.__version__}
+        (new / MANIFEST).write_text(json.dumps({**manifest, "portable": bool(portable)}, indent=2) + "\n")
+    return folder
+
+
+def load_with_workflow(folder: str | os.PathLike) -> RawModel:
+    """What :func:`export_with_workflow` wrote, ready to predict.
+
+    Raises:
+        FileNotFoundError: if there is no manifest.json in the folder.
+        ValueError: if a later version of this library wrote it.
+    """
+    folder = pathlib.Path(folder)
+    if not (folder / MANIFEST).is_file():
+        raise FileNotFoundError(
+            f"folder must be one that export_with_workflow wrote. Received: {folder}, without {MANIFEST}"
+        )
+    manifest = json.loads((folder / MANIFEST).read_text())
+    if manifest.get("format") != _FORMAT:
+        raise ValueError(f"The export's format must be {_FORMAT}. Received: {manifest.get('format')} in {folder}")
+    nvtabular = import_nvtabular()
+    workflow = nvtabular.Workflow.load(str(folder / WORKFLOW))
+    return RawModel(tf.saved_model.load(str(folder / MODEL)), workflow, Schema.load(folder))
+
+
+class RawModel:
+    """Predicts from raw values: they go through the workflow and then through the model. Threads may share it.
+
+    Attributes:
+        schema: the features that the model reads.
+        raw_columns: name -> (NumPy dtype, whether a row has a list), of the raw values. Strings have dtype object.
+        output_names: of the predictions.
+    """
+
+    def __init__(self, model: Any, workflow: Any, schema: Schema):
+        self.model, self.workflow, self.schema = model, workflow, schema
+        self._signature = model.signatures["serving_default"]
+        self._inputs = inputs_of(schema)
+        self.output_names = sorted(self._signature.structured_outputs)
+        self.raw_columns: dict[str, tuple[np.dtype, bool]] = {}
+        for name, column in workflow.input_schema.column_schemas.items():
+            dtype = (
+                column.dtype.to_numpy if column.dtype.name not in ("unknown", "string", "object") else np.dtype(object)
+            )
+            self.raw_columns[name] = (np.dtype(dtype), bool(column.is_list))
+        self._lock = threading.Lock()  # NVTabular's cache of categories is one for all threads
+
+    def predict(self, rows: pd.DataFrame | Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+        """Predictions for raw values.
+
+        Args:
+            rows: a data frame, a dictionary column -> values, or a list of dictionaries, one a row. Other columns than
+                ``raw_columns`` are ignored.
+
+        Returns:
+            Name -> (rows, ...).
+
+        Raises:
+            ValueError: if a column is missing, or its values are not of its kind.
+        """
+        return self.predict_features(self.transform(rows))
+
+    def transform(self, rows: pd.DataFrame | Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+        """The features of raw values, without the model; arguments as of :meth:`predict`.
+
+        A pandas frame is handed to the workflow as it is: NVTabular's own way over a Dataset and dask takes several times as
+        long for a few rows.
+        """
+        frame = self._frame(rows)
+        if not len(frame):
+            return pd.DataFrame({name: pd.Series([], dtype=object) for name in self.schema.column_names})
+        with self._lock:
+            return self.workflow.transform(frame)
+
+    def predict_features(self, features: pd.DataFrame) -> dict[str, np.ndarray]:
+        """Predictions for a frame of features that are encoded already."""
+        tensors = {}
+        for each in self._inputs:
+            values, dtype = features[each.name].to_numpy(), each.dtype.as_numpy_dtype
+            if each.is_list:
+                lists = [np.asarray(value, dtype) for value in values]
+                tensors[each.tensor_name + VALUES] = tf.constant(np.concatenate([np.zeros(0, dtype), *lists]))
+                tensors[each.tensor_name + OFFSETS] = tf.constant(np.cumsum([0, *map(len, lists)], dtype=np.int64))
+            elif each.width is None:
+                tensors[each.tensor_name] = tf.constant(values.astype(dtype))
+            else:
+                tensors[each.tensor_name] = tf.constant(np.asarray([*values], dtype).reshape(len(values), each.width))
+        return {name: output.numpy() for name, output in self._signature(**tensors).items()}
+
+    def _frame(self, rows: Any) -> pd.DataFrame:
+        if isinstance(rows, Sequence):
+            missing = sorted({name for row in rows for name in self.raw_columns if name not in row})
+            rows = {} if missing else {name: [row[name] for row in rows] for name in self.raw_columns}
+        else:
+            missing = sorted(set(self.raw_columns) - set(rows))
+        if missing:
+            raise ValueError(f"Rows must have the columns {list(self.raw_columns)}. Received none of: {missing}")
+        columns = {name: self._column(name, rows[name]) for name in self.raw_columns}
+        lengths = {name: len(values) for name, values in columns.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"Columns must be of one length. Received: {lengths}")
+        return pd.DataFrame(columns)
+
+    def _column(self, name: str, values: Any) -> pd.Series:
+        dtype, is_list = self.raw_columns[name]
+        values = list(values)
+        if is_list:
+            wrong = [value for value in values if isinstance(value, str) or not hasattr(value, "__len__")]
+            if wrong:
+                raise ValueError(f"Column '{name}' must have a list in each row. Received: {wrong[0]!r}")
+        flat = [item for value in values for item in value] if is_list else values
+        kinds = {"i": (int, np.integer), "u": (int, np.integer), "f": (int, float, np.integer, np.floating)}
+        allowed = kinds.get(dtype.kind, (str,))
+        wrong = [item for item in flat if not isinstance(item, allowed) or isinstance(item, bool)]
+        if wrong:
+            kind = {"i": "integers", "u": "integers", "f": "numbers"}.get(dtype.kind, "strings")
+            raise ValueError(f"Column '{name}' must have {kind}. Received: {wrong[0]!r}")
+        try:
+            if is_list:
+                series = pd.Series(values, dtype=object)
+                return series if dtype.kind == "O" else series.map(lambda value: np.asarray(value, dtype))
+            return pd.Series(np.asarray(values, dtype) if values else np.zeros(0, dtype))
+        except OverflowError as error:
+            raise ValueError(f"Column '{name}' must have numbers of {dtype.name}. Received: {error}") from error
+
+
+def _only_what_features_need(workflow: Any, features: Sequence[str]) -> Any:
+    """A copy without the raw columns that no feature comes from."""
+    current = copy.deepcopy(workflow)
+    for column in list(current.input_schema.column_names):
+        if len(current.input_schema.column_names) == 1:
+            break
+        smaller = copy.deepcopy(current)
+        smaller.remove_inputs([column])
+        if set(features) <= set(smaller.output_schema.column_names):
+            current = smaller
+    return current

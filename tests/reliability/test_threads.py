@@ -1,0 +1,130 @@
+"""Eight threads that use one thing at a time: the numbers of one thread, and no error."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from reliability_data import loader, rows, small_model, table
+
+import merlin_models.tf as ml
+from merlin_models import _native
+
+THREADS = 8
+
+
+def in_threads(work, repeats=5):
+    """What ``work(thread)`` gives in each thread, called some times by all at once."""
+    results, errors = [[] for _ in range(THREADS)], []
+    barrier = threading.Barrier(THREADS)
+
+    def run(thread):
+        try:
+            for _ in range(repeats):
+                barrier.wait(timeout=120)
+                results[thread].append(work(thread))
+        except BaseException as error:  # whatever a thread raises is for the test to show
+            errors.append(error)
+            barrier.abort()
+
+    threads = [threading.Thread(target=run, args=(thread,)) for thread in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return results
+
+
+@pytest.mark.parametrize("how", ["call", "predict", "predict first"])
+def test_one_model(how):
+    model, (features, _) = small_model(), rows()
+    expected = np.array(model(features)) if how == "call" else small_model().predict(features, verbose=0)
+    if how == "predict":
+        model.predict(features, verbose=0)
+    work = (lambda _: np.array(model(features))) if how == "call" else lambda _: model.predict(features, verbose=0)
+    for results in in_threads(work, repeats=10 if how == "call" else 3):
+        for result in results:
+            np.testing.assert_array_equal(result, expected)
+
+
+def test_one_model_with_rows_of_each_thread():
+    model = small_model()
+    features = [rows(16 + thread, seed=thread)[0] for thread in range(THREADS)]
+    expected = [np.array(model(each)) for each in features]
+    for thread, results in enumerate(in_threads(lambda thread: np.array(model(features[thread])), repeats=10)):
+        for result in results:
+            np.testing.assert_array_equal(result, expected[thread])
+
+
+def test_one_encoder():
+    schema = ml.Schema([ml.ColumnSchema.create_categorical("item", 20)])
+    encoder = ml.Encoder(schema, ml.MLPBlock([8]))
+    features = {"item": rows()[0]["item"]}
+    expected = np.array(encoder(features))
+    for results in in_threads(lambda _: np.array(encoder(features))):
+        for result in results:
+            np.testing.assert_array_equal(result, expected)
+
+
+def batches_of(data):
+    return [(features["item"].numpy(), features["bag"].to_list()) for features, _ in data]
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["a loader each", "one loader"])
+def test_loaders(shared):
+    data = table(500)
+    one = loader(data, shuffle=False)
+    expected = batches_of(one)
+
+    def work(_):
+        return batches_of(one if shared else loader(data, shuffle=False))
+
+    for results in in_threads(work, repeats=2):
+        for batches in results:
+            for (items, bags), (expected_items, expected_bags) in zip(batches, expected, strict=True):
+                np.testing.assert_array_equal(items, expected_items)
+                assert bags == expected_bags
+
+
+@pytest.mark.parametrize("num_threads", [0, 1, 3])
+def test_native_functions(num_threads):
+    rng = np.random.default_rng(0)
+    numbers = rng.normal(size=(500, 16)).astype(np.float32)
+    splits = np.arange(0, 3001, 3)
+    ids, grad = rng.integers(0, 500, 3000), rng.normal(size=(1000, 16)).astype(np.float32)
+    native = _native.module()
+    bags = ([numbers], [ids], [splits], [None], [0], ["sum"], [None])
+
+    def lookup(_):
+        output = np.empty_like(grad)
+        native.embedding_bag_forward(*bags, [output], num_threads=num_threads)
+        return output
+
+    def step(_):
+        mine, slot = numbers.copy(), np.full_like(numbers, 0.1)
+        rule = {"name": "adagrad", "epsilon": 1e-7}
+        update = native.EmbeddingBagUpdate([mine], [[slot]], *bags[1:], [grad], rule)
+        update.step(0.1, 0, num_threads=num_threads)
+        return np.stack([mine, slot])
+
+    for work in (lookup, step):
+        expected = work(0)
+        for results in in_threads(work, repeats=20):
+            for result in results:
+                np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.slow
+def test_one_model_for_long():
+    """2,000 calls of each of 8 threads."""
+    model, (features, _) = small_model(), rows(32)
+    expected = np.array(model(features))
+
+    def work(_):
+        for _ in range(100):
+            np.testing.assert_array_equal(np.array(model(features)), expected)
+
+    in_threads(work, repeats=20)
