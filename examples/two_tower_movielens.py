@@ -5,8 +5,8 @@
 Takes MovieLens ratings, splits those of each user by time, and encodes them with NVTabular. Trains two towers, one of the
 user and the movies that he liked before and one of the movie and its genres, on what users liked (4 stars or more), and asks
 which of all movies that a user has not rated yet he likes next: Recall@10 and NDCG@10 over the full catalogue. Writes the
-encoded data, recommender.keras and results.json. With --validate the last part of train takes the place of test; the
-constants below were chosen by that.
+encoded data, recommender.keras and results.json. With --validate the last 20 % of train take the place of test, as where
+the constants below were chosen.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ USER, HISTORY, ITEM, GENRES = "userId", "history", "movieId", "genres"
 FEATURES = [USER, HISTORY, ITEM, GENRES]
 LIKED = 4.0  # stars
 K = 10
-TEST, VALID = 0.2, 0.1  # the last ratings of each user; the last of his others
-# Chosen with --validate.
-LENGTH, DIM, DROPOUT, LEARNING_RATE, EPOCHS = 20, 128, 0.5, 3e-3, 30
-ALS = {"factors": 128, "regularization": 10.0, "alpha": 1.0, "iterations": 12}
+TEST = 0.2  # the last ratings of each user
+# Chosen with --validate, on the last 20 % of the train part: by the sum of both measures over the seeds 1, 2 and 3.
+LENGTH, DIM, DROPOUT, LEARNING_RATE, EPOCHS = 20, 128, 0.5, 3e-3, 20
+ALS = {"factors": 128, "regularization": 8.0, "alpha": 1.0, "iterations": 25}
 FIRST_MOVIE = 3  # ids before: padding, null, and what train does not have
 
 
@@ -57,7 +57,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--batch-size", type=int, default=1024)
     parser.add_argument("--seed", type=int, default=1, help="of the weights and the order of rows")
-    parser.add_argument("--validate", action="store_true", help="measure on the last 10 %% of train instead of test")
+    parser.add_argument("--validate", action="store_true", help="measure on the last 20 %% of train instead of test")
     options = parser.parse_args(arguments)
     for name in ("epochs", "batch_size"):
         if getattr(options, name) < 1:
@@ -65,7 +65,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     return options
 
 
-def split_by_time(ratings: pd.DataFrame, last: float = TEST) -> dict[str, pd.DataFrame]:
+def split_by_time(ratings: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The first ratings of each user are "train", those of them with enough stars "likes", the last ones "test".
 
     Each user by himself: half of these users gave all their ratings within about an hour, so that one date for all would
@@ -73,7 +73,7 @@ def split_by_time(ratings: pd.DataFrame, last: float = TEST) -> dict[str, pd.Dat
     """
     ordered = ratings.sort_values([USER, "timestamp", ITEM], kind="stable")
     of_user = ordered.groupby(USER)[USER]
-    late = (of_user.cumcount() + 0.5) / of_user.transform("size") > 1 - last
+    late = (of_user.cumcount() + 0.5) / of_user.transform("size") > 1 - TEST
     train = ordered[~late]
     parts = {"train": train, "likes": train[train["rating"] >= LIKED], "test": ordered[late]}
     return {name: part.reset_index(drop=True) for name, part in parts.items()}
@@ -185,7 +185,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         ratings = movielens.read_ratings()
         parts = split_by_time(ratings)
         if options.validate:
-            parts = split_by_time(parts["train"], VALID)
+            parts = split_by_time(parts["train"])
         data = movielens.prepare(parts, options.output)
         train, likes, test = (data.frame(part) for part in parts)
     schema = Schema().from_proto_text(str(data.schema_path))
