@@ -63,6 +63,7 @@ CPU_LINES: tuple[Line, ...] = (
     ("1 table of 1,000,000 rows: Adam step", _BAG, "cpu_rows_1m", STEP, "adam"),
     ("27 vectors of 128, batch 4,096: interaction and gradient", _DOT, "b4096_f27_d128_fp32", FULL, ""),
     ("softmax over a batch of 8,192, and gradient", _SOFTMAX, "b8192_d128_fp32", FULL, ""),
+    ("Parquet to tensors, 5,000,000 rows, batch 4,096", "loader", "loader_5m_b4096", FORWARD, ""),
     ("Parquet to tensors, 5,000,000 rows, batch 65,536", "loader", "loader_5m_b65536", FORWARD, ""),
     ("DLRM, batch 512: step", "dlrm", "dlrm_cap400k_b512_onehot_fp32", STEP, "adagrad"),
     ("DLRM, batch 2,048: step", "dlrm", "dlrm_cap400k_b2048_onehot_fp32", STEP, "adagrad"),

@@ -33,6 +33,7 @@ def flip(inputs, targets):
 
 
 def test_pre_of_training_validation_and_evaluation():
+    keras.utils.set_random_seed(1)  # weights that tell targets and flipped ones apart
     (features, targets), model = ratings(64), compiled()
     pre = Recorder(flip)
     logs = model.fit(features, targets, validation_data=(features, targets), pre=pre, verbose=0).history
@@ -41,7 +42,7 @@ def test_pre_of_training_validation_and_evaluation():
     assert model.evaluate(features, targets, pre=flip, verbose=0, return_dict=True) == pytest.approx(plain, rel=1e-5)
     assert logs["val_loss"][0] == pytest.approx(plain["loss"], rel=1e-5)
     other = model.evaluate(features, targets, verbose=0, return_dict=True)  # no pre is left over
-    assert other["loss"] != pytest.approx(plain["loss"], rel=1e-3)
+    assert abs(other["loss"] - plain["loss"]) > 0.002
 
 
 def test_pre_changes_what_is_learnt():
