@@ -2,68 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import Provider
 from benchmarks.models.dlrm_problem import ADAGRAD_START, EPSILON, LEARNING_RATE, DLRMProblem, Layers, upper_rows
+from benchmarks.models.keras_step import KerasStep
 
 
-class KerasProvider(Provider):
-    """``train_step`` of a compiled model in a tf.function, on inputs that are on the device; a call returns the loss."""
-
-    runtime = "tensorflow"
-    jit = False  # what Keras' jit_compile="auto" gives
+class KerasProvider(KerasStep):
+    """A step of DLRM with Keras' Adagrad."""
 
     def memory_bytes(self, problem: Any, device: str, mode: str, optimizer: str) -> int:
         return 3 * 4 * problem.case.dim * sum(problem.rows)
 
-    def setup(self, problem: DLRMProblem, device: str, mode: str, optimizer: str) -> None:
-        import keras
-        import tensorflow as tf
-
-        self._keras = keras
-        with policy(keras, "float32" if problem.case.dtype == "float32" else f"mixed_{problem.case.dtype}"):
-            model = self.make_model(problem)
+    def compile(self, model: Any) -> None:
+        keras = self._keras
         model.compile(
             optimizer=keras.optimizers.Adagrad(LEARNING_RATE, initial_accumulator_value=ADAGRAD_START, epsilon=EPSILON),
             loss=keras.losses.BinaryCrossentropy(),
             metrics=[],
         )
-        model.optimizer.build(model.trainable_variables)
+
+    def data(self, problem: DLRMProblem) -> tuple[Any, ...]:
+        import tensorflow as tf
+
         x = {f"C{i:02}": tf.identity(tf.constant(ids)) for i, ids in enumerate(problem.ids)}
         x |= {f"I{i:02}": tf.identity(tf.constant(problem.dense[:, i : i + 1])) for i in range(13)}
-        y = tf.constant(problem.labels)
-
-        @tf.function(jit_compile=self.jit)
-        def train() -> Any:
-            return model.train_step((x, y))
-
-        self._train, self._model = train, model
-
-    def make_model(self, problem: DLRMProblem) -> Any:
-        raise NotImplementedError
-
-    def update(self, i: int, g: int) -> Any:
-        return self._train()["loss"]
-
-    def loss_of_step(self) -> float:
-        """Takes a step; Keras returns the mean of the losses since metrics were reset."""
-        self._model.reset_metrics()
-        return float(self.update(0, 0))
-
-
-@contextlib.contextmanager
-def policy(keras: Any, name: str) -> Iterator[None]:
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
+        return x, tf.constant(problem.labels)
 
 
 def _fill(tables: list[Any], problem: DLRMProblem) -> None:

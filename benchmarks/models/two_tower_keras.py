@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.harness import Provider
-from benchmarks.models.dlrm_keras import policy
+from benchmarks.models.keras_step import KerasStep
 from benchmarks.models.two_tower_problem import (
     ITEM,
     LEARNING_RATE,
@@ -18,41 +17,16 @@ from benchmarks.models.two_tower_problem import (
 K = 10
 
 
-class KerasProvider(Provider):
-    """``train_step`` of a compiled model, metrics included, in a tf.function; a call returns the loss."""
-
-    runtime = "tensorflow"
-    jit = False
+class KerasProvider(KerasStep):
+    """A step of two towers, metrics included."""
 
     def memory_bytes(self, problem: TwoTowerProblem, device: str, mode: str, optimizer: str) -> int:
         return 8 * problem.batch**2 + 16 * sum(table.nbytes for table in problem.tables.values())
 
-    def setup(self, problem: TwoTowerProblem, device: str, mode: str, optimizer: str) -> None:
-        import keras
+    def data(self, problem: TwoTowerProblem) -> tuple[Any, ...]:
         import tensorflow as tf
 
-        self._keras = keras
-        with policy(keras, "float32" if problem.case.dtype == "float32" else f"mixed_{problem.case.dtype}"):
-            model = self.make_model(problem)
-        model.optimizer.build(model.trainable_variables)
-        x = {name: tf.identity(tf.constant(ids)) for name, ids in problem.features.items()}
-
-        @tf.function(jit_compile=self.jit)
-        def train() -> Any:
-            return model.train_step((x,))
-
-        self._train, self._model = train, model
-
-    def make_model(self, problem: TwoTowerProblem) -> Any:
-        raise NotImplementedError
-
-    def update(self, i: int, g: int) -> Any:
-        return self._train()["loss"]
-
-    def loss_of_step(self) -> float:
-        """Takes a step; Keras returns the mean of the losses since metrics were reset."""
-        self._model.reset_metrics()
-        return float(self.update(0, 0))
+        return ({name: tf.identity(tf.constant(ids)) for name, ids in problem.features.items()},)
 
 
 class Merlin(KerasProvider):
