@@ -52,6 +52,24 @@ def replacing(path: str | os.PathLike, needed_bytes: int = 0) -> Iterator[str | 
         part.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def replacing_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A folder to write to, which takes the path's place once all is written: no server sees a half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        yield new
+        if path.exists():
+            old = path.with_name(f"{new.name}.old")
+            path.rename(old)
+            new.rename(path)
+            shutil.rmtree(old)
+        else:
+            new.rename(path)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Writes a text file as :func:`replacing` has it."""
     with replacing(path) as part:

@@ -15,10 +15,10 @@ import pandas as pd
 import tensorflow as tf
 
 import merlin_models
+from merlin_models._files import replacing_folder
 from merlin_models.datasets.workflows import import_nvtabular
 from merlin_models.schema import Schema
 from merlin_models.serving.inputs import OFFSETS, VALUES, inputs_of
-from merlin_models.serving.saved_model import replacing
 
 MANIFEST, MODEL, WORKFLOW = "manifest.json", "model", "workflow"
 _FORMAT = 1
@@ -67,7 +67,7 @@ def export_with_workflow(model: Any, workflow: Any, folder: str | os.PathLike, p
             f"The workflow must be fitted, and make all features of the model, {features}. Received: {made}; "
             f"missing: {missing}"
         )
-    with replacing(folder) as new:
+    with replacing_folder(folder) as new:
         model.export(new / MODEL, portable=portable, verbose=False)
         _only_what_features_need(workflow, features).save(str(new / WORKFLOW))
         model.schema.save(new)

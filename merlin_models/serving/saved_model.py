@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
-import shutil
-import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
 
+from merlin_models._files import replacing_folder
 from merlin_models.ops.portable import portable_ops
 from merlin_models.serving.inputs import OFFSETS, VALUES, Input, has_padded_form
 
@@ -54,7 +53,7 @@ def write_saved_model(
             for name, padded in names.items():
                 signatures[name] = _signature(serve, model.named_outputs, inputs, padded, exclude)
         module.model_variables = _read_by([*traced, *signatures.values()], model)
-        with replacing(path) as new:
+        with replacing_folder(path) as new:
             tf.saved_model.save(module, str(new), signatures=signatures)
             if portable:
                 check_portable(new)
@@ -127,24 +126,6 @@ def _check_free(path: pathlib.Path) -> None:
         raise FileExistsError(
             f"filepath must be a new folder or one of a SavedModel. Received: {path}, with other files"
         )
-
-
-@contextlib.contextmanager
-def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A folder to write to, which takes the path's place once all is written: no server sees a half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        yield new
-        if path.exists():
-            old = path.with_name(f"{new.name}.old")
-            path.rename(old)
-            new.rename(path)
-            shutil.rmtree(old)
-        else:
-            new.rename(path)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
 
 
 def describe(signatures: Mapping[str, Any]) -> str:
