@@ -21,6 +21,7 @@ from merlin_models.ops import inbatch_softmax
 NATIVE = ("mlp", "dlrm", "several_tasks", "recommender")
 KERAS = ("dlrm", "several_tasks", "item_encoder")
 SCRIPT = pathlib.Path(__file__).with_name("fresh_process.py")
+TF32 = 4e-3  # how far apart answers of a GPU and a CPU may be: TensorFlow multiplies float32 by TF32 there
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +30,12 @@ def exports(tmp_path_factory):
     folder = tmp_path_factory.mktemp("exports")
     for kind in ("portable", "native"):
         (folder / kind).mkdir()
+    least = TF32 if tf.config.list_physical_devices("GPU") else 0.0
     for name, family in FAMILIES.items():
         keras.utils.set_random_seed(7)
         model = family.make()
-        recorded = pickle.dumps({"cases": cases_of(model, family), "tolerance": family.tolerance})
+        tolerances = {"tolerance": max(family.tolerance, least), "tolerance_of_keras": least}
+        recorded = pickle.dumps({"cases": cases_of(model, family), **tolerances})
         for kind in ("portable", "native") if name in NATIVE else ("portable",):
             model.export(folder / kind / name, portable=kind == "portable", verbose=False)
             (folder / kind / f"{name}.pickle").write_bytes(recorded)
@@ -42,10 +45,10 @@ def exports(tmp_path_factory):
     return folder
 
 
-def in_a_fresh_process(*arguments, before=""):
+def in_a_fresh_process(*arguments, before="", **variables):
     code = f"{before}\nimport runpy, sys\nsys.argv = {[str(SCRIPT), *map(str, arguments)]}\n"
     code += f"runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **variables}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd="/")
     assert done.returncode == 0, done.stderr[-6000:]
     return done.stdout
@@ -63,6 +66,17 @@ def test_portable_exports_where_this_library_is_not(exports):
 def test_native_exports_and_keras_files(exports):
     printed = in_a_fresh_process(exports / "native", before="import merlin_models.tf")
     assert "all equal: " in printed
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("visible", ["0", ""], ids=["with a GPU", "without"])
+def test_exports_made_on_a_gpu(exports, visible):
+    seen = f"assert len(tf.config.list_physical_devices('GPU')) == {int(visible == '0')}"
+    before = f"import tensorflow as tf\n{seen}"
+    printed = in_a_fresh_process(exports / "portable", "without", before=before, CUDA_VISIBLE_DEVICES=visible)
+    assert "all equal: " in printed
+    before += "\nimport merlin_models.tf"
+    assert "all equal: " in in_a_fresh_process(exports / "native", before=before, CUDA_VISIBLE_DEVICES=visible)
 
 
 def test_portable_exports_have_no_op_of_ours(exports):
