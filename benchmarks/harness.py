@@ -47,6 +47,7 @@ class Provider:
     runtime: ClassVar[str]  # what drives a GPU: "torch" or "tensorflow"
     requires: ClassVar[tuple[str, ...]] = ()
     is_probe: ClassVar[bool] = False  # measures the machine and not the op: not checked, called by forward alone
+    steps_a_call: ClassVar[int] = 1  # that one call of :meth:`call` does; rows tell the time of one
     squares_ids_apart: ClassVar[bool] = False  # its optimizers add the squares of each id's gradient, see docs
     notes: str = ""
 
@@ -300,7 +301,7 @@ def _time(ready: list[_Ready], problem: Problem, plan: Plan, clock: WallClock) -
 
             if len(ready) > 1:
                 time.sleep(SECONDS_BETWEEN_PROVIDERS)
-            one.times.append(clock.sample(call, one.inner))
+            one.times.append(clock.sample(call, one.inner) / one.provider.steps_a_call)
 
 
 def _row(base: Row, one: _Ready, probe_traffic: tuple[int, int] | None) -> Row:
@@ -312,7 +313,7 @@ def _row(base: Row, one: _Ready, probe_traffic: tuple[int, int] | None) -> Row:
     row.share_of_copy = row.gbps_compulsory / row.copy_gbps
     row.peak_extra_mb = np.nan if one.peak is None else one.peak / 1e6
     row.peak_process_mb = np.nan if one.process_peak is None else one.process_peak / 1e6
-    config = {**json.loads(base.config), "calls_a_sample": one.inner}
+    config = {**json.loads(base.config), "calls_a_sample": one.inner * one.provider.steps_a_call}
     if one.provider.notes:
         config["notes"] = one.provider.notes
     row.config = json.dumps(config, sort_keys=True)

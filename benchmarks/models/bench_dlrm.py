@@ -40,6 +40,7 @@ DEFAULT_CASES = {"cpu": ("cpu",), "cuda": ("cuda",)}
 
 PROVIDERS = {
     "merlin_tf": "benchmarks.models.dlrm_keras:Merlin",
+    "merlin_tf_clustered": "benchmarks.models.dlrm_keras:MerlinClustered",
     "merlin_tf_two_ops": "benchmarks.models.dlrm_keras:MerlinTwoOps",
     "keras": "benchmarks.models.dlrm_keras:PlainKeras",
     "merlin_models_23.12": "benchmarks.peers.merlin_models_23:DLRM",

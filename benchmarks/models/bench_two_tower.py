@@ -18,7 +18,7 @@ _ALL = [
     Case("two_tower_ml1m_b4096", 4_096, ("cpu",)),
     Case("two_tower_ml1m_b1024", 1_024, ("more",)),
     Case("two_tower_ml1m_b16384", 16_384, ("more", "cuda")),
-    Case("two_tower_ml1m_b65536", 65_536, ("cuda",)),
+    Case("two_tower_ml1m_b32768", 32_768, ("cuda",)),
     Case("two_tower_ml1m_b16384_bf16", 16_384, ("cuda",), dtype="bfloat16"),
     Case("two_tower_ml1m_b64", 64, ("smoke",), dim=8, layers=(16, 8)),
 ]
@@ -27,6 +27,7 @@ DEFAULT_CASES = {"cpu": ("cpu",), "cuda": ("cuda",)}
 
 PROVIDERS = {
     "merlin_tf": "benchmarks.models.two_tower_keras:Merlin",
+    "merlin_tf_clustered": "benchmarks.models.two_tower_keras:MerlinClustered",
     "keras": "benchmarks.models.two_tower_keras:PlainKeras",
     "merlin_models_23.12": "benchmarks.peers.merlin_models_23:TwoTower",
     "keras_xla": "benchmarks.models.two_tower_keras:PlainKerasXLA",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from benchmarks.models.keras_step import KerasStep
 class KerasProvider(KerasStep):
     """A step of DLRM with Keras' Adagrad."""
 
+    compile_options: ClassVar[dict[str, Any]] = {}
+
     def memory_bytes(self, problem: Any, device: str, mode: str, optimizer: str) -> int:
         return 3 * 4 * problem.case.dim * sum(problem.rows)
 
@@ -22,6 +24,7 @@ class KerasProvider(KerasStep):
             optimizer=keras.optimizers.Adagrad(LEARNING_RATE, initial_accumulator_value=ADAGRAD_START, epsilon=EPSILON),
             loss=keras.losses.BinaryCrossentropy(),
             metrics=[],
+            **self.compile_options,
         )
 
     def data(self, problem: DLRMProblem) -> tuple[Any, ...]:
@@ -81,6 +84,13 @@ class Merlin(KerasProvider):
         top = [*_dense_layers(self._keras, block.top_block), *_dense_layers(self._keras, task)]
         _assign(top, [(padded, bias), *problem.top[1:]])
         return model
+
+
+class MerlinClustered(Merlin):
+    """The same, with XLA around our ops."""
+
+    name = "merlin_tf_clustered"
+    compile_options: ClassVar[dict[str, Any]] = {"jit_compile": "autoclustering"}
 
 
 class MerlinTwoOps(Merlin):

@@ -34,6 +34,7 @@ class Merlin(KerasProvider):
 
     name = "merlin_tf"
     requires = ("tensorflow", "merlin_models._C")
+    jit_compile: bool | str = "auto"
 
     def make_model(self, problem: TwoTowerProblem) -> Any:
         import merlin_models.tf as ml
@@ -58,8 +59,15 @@ class Merlin(KerasProvider):
                 table.assign(problem.tables[name])
             for layer, kernel in zip(mlp.layers, kernels, strict=True):
                 layer.kernel.assign(kernel)
-        model.compile(optimizer=self._keras.optimizers.Adam(LEARNING_RATE))
+        model.compile(optimizer=self._keras.optimizers.Adam(LEARNING_RATE), jit_compile=self.jit_compile)
         return model
+
+
+class MerlinClustered(Merlin):
+    """The same, with XLA around our ops."""
+
+    name = "merlin_tf_clustered"
+    jit_compile = "autoclustering"
 
 
 class PlainKeras(KerasProvider):

@@ -65,6 +65,7 @@ PROVIDERS = {
     "merlin_native_cupy": "benchmarks.ops.merlin_native_cupy:MerlinNativeCupy",
     "merlin_tf": "benchmarks.ops.merlin_tf:MerlinTensorFlow",
     "merlin_tf_dense": "benchmarks.ops.merlin_tf:MerlinTensorFlowDense",
+    "merlin_tf_loop": "benchmarks.ops.merlin_tf:MerlinTensorFlowLoop",
     "torch": "benchmarks.ops.peers_torch:TorchEmbeddingBag",
     "torch_graph": "benchmarks.ops.peers_torch:TorchGraph",
     "torch_compile": "benchmarks.ops.peers_torch:TorchCompile",

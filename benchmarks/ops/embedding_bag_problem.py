@@ -110,6 +110,22 @@ class EmbeddingBagProblem:
         """Upstream gradient ``g`` as one (batch, dim) array a feature, columns of one array."""
         return np.split(self.grads[g], np.cumsum(self.dims)[:-1], axis=1)
 
+    @functools.cached_property
+    def samples(self) -> list[np.ndarray]:
+        """Of each table the rows that a gradient or an update is checked on."""
+        return [_sample(bags) for bags in self.sets[0]]
+
+    @functools.cached_property
+    def untouched(self) -> list[np.ndarray]:
+        """Of each table some rows that input set 0 does not name."""
+        return [_untouched(bags, rows) for bags, rows in zip(self.sets[0], self.rows, strict=True)]
+
+    @functools.cache  # noqa: B019 - one problem is kept at a time
+    def sampled_gradients(self, g: int, power: int = 1) -> list[np.ndarray]:
+        """Of each table :func:`summed_gradient` of its ``samples`` for upstream gradient ``g``."""
+        inputs = zip(self.sets[0], self.grads_of(g), self.samples, strict=True)
+        return [summed_gradient(bags, grad, self.combiner, sample, power) for bags, grad, sample in inputs]
+
     def table_block(self, t: int) -> np.ndarray:
         """float32 block of random rows that a table on the host is filled with, again and again."""
         rng = np.random.default_rng(self._seed + 100 + t)
@@ -249,32 +265,29 @@ def _check_forward(provider: Any, problem: EmbeddingBagProblem) -> float:
 def _check_gradients(provider: Any, problem: EmbeddingBagProblem) -> float:
     worst = 0.0
     gradients = provider.gradients(provider.full(0, 0))
-    for t, (bags, grad) in enumerate(zip(problem.sets[0], problem.grads_of(0), strict=True)):
+    for t, bags in enumerate(problem.sets[0]):
         ids, rows = gradients[t]
         touched = np.unique(bags.values)
         if not np.array_equal(np.unique(ids), touched):
             raise NotEqual(f"the gradient of table {t} must have the {len(touched)} rows that the ids name")
-        sample = _sample(bags)
-        expected = summed_gradient(bags, grad, problem.combiner, sample)
+        sample, expected = problem.samples[t], problem.sampled_gradients(0)[t]
         got = summed_gradient(BagArrays(ids, np.arange(len(ids) + 1)), rows, "sum", sample)
         worst = max(worst, _relative(got, expected, UPDATE_TOLERANCE[problem.dtype], f"gradient of table {t}"))
     return worst
 
 
 def _check_update(provider: Any, problem: EmbeddingBagProblem, optimizer: str) -> float:
-    samples = [_sample(bags) for bags in problem.sets[0]]
-    others = [_untouched(bags, rows) for bags, rows in zip(problem.sets[0], problem.rows, strict=True)]
+    samples, others = problem.samples, problem.untouched
     before = [provider.read_rows(t, sample) for t, sample in enumerate(samples)]
     others_before = [provider.read_rows(t, other) for t, other in enumerate(others)]
     for g in (0, 1):
         provider.update(0, g)
     worst = 0.0
-    for t, (bags, sample) in enumerate(zip(problem.sets[0], samples, strict=True)):
-        grads = [problem.grads_of(g)[t] for g in (0, 1)]
-        gradients = [summed_gradient(bags, grad, problem.combiner, sample) for grad in grads]
+    for t, sample in enumerate(samples):
+        gradients = [problem.sampled_gradients(g)[t] for g in (0, 1)]
         squares = None
         if provider.squares_ids_apart:
-            squares = [summed_gradient(bags, grad, problem.combiner, sample, power=2) for grad in grads]
+            squares = [problem.sampled_gradients(g, power=2)[t] for g in (0, 1)]
         expected = updated_rows(before[t], gradients, optimizer, squares) - before[t]
         got = provider.read_rows(t, sample).astype(np.float64) - before[t]
         worst = max(worst, _relative(got, expected, UPDATE_TOLERANCE[problem.dtype], f"update of table {t}"))

@@ -10,6 +10,7 @@ from benchmarks.harness import Provider
 from benchmarks.ops.inbatch_softmax_problem import TEMPERATURE, InbatchSoftmaxProblem
 
 LARGEST = 65_536  # of a batch whose scores fit
+LARGEST_OF_A_KERNEL = 2**32  # scores
 
 
 class TensorFlowProvider(Provider):
@@ -84,7 +85,11 @@ class TensorFlowMatmul(TensorFlowProvider):
     name = "tf"
 
     def unsupported(self, case: Any, device: str, mode: str, optimizer: str) -> str:
-        return f"scores of more than {LARGEST} queries do not fit" if case.batch > LARGEST else ""
+        if case.batch > LARGEST:
+            return f"scores of more than {LARGEST} queries do not fit"
+        if device == "cuda" and not self.xla and case.batch**2 >= LARGEST_OF_A_KERNEL:
+            return "TensorFlow fails to launch a kernel over 2^32 scores, and its process cannot use the GPU afterwards"
+        return ""
 
     def memory_bytes(self, problem: Any, device: str, mode: str, optimizer: str) -> int:
         return 6 * problem.batch * problem.candidates_count * 4

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from benchmarks.ops.embedding_bag_problem import ADAGRAD_START, BETA1, BETA2, EPSILON, LEARNING_RATE
 from benchmarks.ops.peers_tensorflow import TensorFlowProvider
 
@@ -70,3 +72,32 @@ class MerlinTensorFlowDense(MerlinTensorFlow):
 
     name = "merlin_tf_dense"
     dense = True
+
+
+class MerlinTensorFlowLoop(MerlinTensorFlowDense):
+    """Several of these steps in one tf.function, as ``steps_per_execution`` has them: without the call of a function each."""
+
+    name = "merlin_tf_loop"
+    steps_a_call = 8
+    notes = "8 steps in a tf.function"
+
+    def unsupported(self, case: Any, device: str, mode: str, optimizer: str) -> str:
+        if device == "cpu" or mode == "full":
+            return "steps on a GPU and forward passes alone: a call costs little beside the others"
+        return super().unsupported(case, device, mode, optimizer)
+
+    def call(self, mode: str, i: int, g: int) -> Any:
+        tf = self._tf
+        if mode not in self._functions:
+            sets, grads = self._problem.num_sets, self._problem.num_grads
+
+            @tf.function(autograph=False)
+            def steps() -> Any:
+                done: list[Any] = []
+                for k in range(self.steps_a_call):
+                    with tf.control_dependencies(done):
+                        done = tf.nest.flatten(super(MerlinTensorFlowLoop, self).call(mode, k % sets, k % grads))
+                return [output[:1] for output in done]
+
+            self._functions[mode] = steps.get_concrete_function()
+        return self._functions[mode]()

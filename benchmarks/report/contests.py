@@ -18,6 +18,10 @@ FAMILIES = {
         "merlin_native_cupy",
     ),
     "ours in TensorFlow": ("merlin_tf", "merlin_tf_dense"),
+    "ours, XLA around it": ("merlin_tf_clustered",),
+    "ours, 8 steps a call": ("merlin_tf_loop",),
+    "ours, portable export": ("merlin_tf_portable",),
+    "ours, without export": ("merlin_tf_call",),
     "ours, two ops": ("merlin_tf_two_ops",),
     "ours, float32 exact": ("merlin_native_float32",),
     "FBGEMM TBE": ("fbgemm", "fbgemm_v2"),
@@ -32,6 +36,7 @@ FAMILIES = {
     "TensorFlow, XLA": ("tf_xla",),
     "Keras": ("keras",),
     "Keras, XLA": ("keras_xla",),
+    "Keras, without export": ("keras_call",),
     "keras-rs": ("keras_rs",),
     "Merlin Models 23.12": ("merlin_models_23.12",),
     "merlin-dataloader": ("merlin_dataloader",),
@@ -39,7 +44,7 @@ FAMILIES = {
 }
 _FAMILY = {provider: family for family, providers in FAMILIES.items() for provider in providers}
 OURS = tuple(family for family in FAMILIES if family.startswith("ours"))
-FASTEST_OF_OURS = ("ours", "ours in TensorFlow")
+FASTEST_OF_OURS = ("ours", "ours in TensorFlow", "ours, XLA around it")
 NO_PEERS = (*OURS, "gather of the rows")
 
 
