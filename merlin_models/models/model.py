@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import keras
 from keras import ops
@@ -20,6 +20,7 @@ from merlin_models.models.freezing import Freezing
 from merlin_models.models.objective import Objective
 from merlin_models.models.saving import SavedWithSchemas
 from merlin_models.models.steps import PreparedSteps
+from merlin_models.ops.clustering import clustering
 from merlin_models.optimizers import (
     EmbeddingOptimizer,
     MultiOptimizer,
@@ -67,6 +68,7 @@ class Model(SavedWithSchemas, Exportable, Freezing, PreparedSteps, RowSparseTrai
         super().__init__(name=name, **kwargs)
         self._objective: Objective | None = None
         self._dense_tables = False
+        self._clustered = False
         self._prepare_steps()
         self._prepare_freezing()
         self.blocks = _with_tasks(blocks)
@@ -150,7 +152,7 @@ class Model(SavedWithSchemas, Exportable, Freezing, PreparedSteps, RowSparseTrai
         weighted_metrics: Any = None,
         run_eagerly: bool = False,
         steps_per_execution: int = 1,
-        jit_compile: bool | str = "auto",
+        jit_compile: bool | Literal["auto", "autoclustering"] = "auto",
         auto_scale_loss: bool = True,
         embedding_optimizer: str | EmbeddingOptimizer = "auto",
     ) -> None:
@@ -159,9 +161,11 @@ class Model(SavedWithSchemas, Exportable, Freezing, PreparedSteps, RowSparseTrai
         Args:
             optimizer: a Keras optimizer or its name; a :class:`MultiOptimizer`; or an ``EmbeddingOptimizer`` such as
                 ``LazyAdam(0.01)``, with its Keras form for what is no table.
-            run_eagerly, steps_per_execution, jit_compile, auto_scale_loss: as in
-                ``keras.Model.compile``. With "auto", a model with embedding tables of this library is not
-                compiled by XLA.
+            run_eagerly, steps_per_execution, auto_scale_loss: as in ``keras.Model.compile``.
+            jit_compile: as there. With "auto", a model with embedding tables of this library is not compiled by XLA, which
+                does not know its ops. With "autoclustering" XLA compiles what lies around them, such as dense layers and
+                their optimizer, in training, evaluation and prediction: on a GPU steps take fewer launches. Shapes that
+                change often are left to TensorFlow.
             loss: a Keras loss for all tasks, or a dictionary by target or task name.
             loss_weights: dictionary by target or task name, before the ``task_weights`` of a ``ParallelPredictionBlock``;
                 the loss is the weighted sum over the tasks.
@@ -173,8 +177,15 @@ class Model(SavedWithSchemas, Exportable, Freezing, PreparedSteps, RowSparseTrai
                 ``RowwiseAdagrad(0.01)``: by that one. "dense": by ``optimizer`` itself, all rows at each step.
 
         Raises:
-            ValueError: for another embedding_optimizer, or one that contradicts an ``optimizer`` that is a RowSparse.
+            ValueError: for another embedding_optimizer, or one that contradicts an ``optimizer`` that is a RowSparse; for
+                "autoclustering" with ``run_eagerly``, or on another backend than TensorFlow.
         """
+        clustered = jit_compile == "autoclustering"
+        if clustered and (run_eagerly or keras.backend.backend() != "tensorflow"):
+            raise ValueError(
+                "jit_compile must not be 'autoclustering' with run_eagerly=True, and needs Keras' TensorFlow backend. "
+                f"Received: run_eagerly={run_eagerly}, backend {keras.backend.backend()}"
+            )
         rule = embedding_optimizer if isinstance(embedding_optimizer, EmbeddingOptimizer) else None
         if rule is None and embedding_optimizer not in ("auto", "dense"):
             raise ValueError(
@@ -195,10 +206,11 @@ class Model(SavedWithSchemas, Exportable, Freezing, PreparedSteps, RowSparseTrai
             optimizer=optimizer,
             run_eagerly=run_eagerly,
             steps_per_execution=steps_per_execution,
-            jit_compile=jit_compile,
+            jit_compile=False if clustered else jit_compile,
             auto_scale_loss=auto_scale_loss,
         )
         self._objective = objective
+        self._clustered = clustered
         self._dense_tables = embedding_optimizer == "dense"
 
     def _has_tables(self) -> bool:
@@ -206,12 +218,16 @@ class Model(SavedWithSchemas, Exportable, Freezing, PreparedSteps, RowSparseTrai
         return any(isinstance(layer, EmbeddingBag | EmbeddingBagCollection) for layer in layers)
 
     def train_step(self, data: Any) -> dict[str, Any]:
-        with computing_loss():
+        with computing_loss(), clustering(self._clustered):
             return super().train_step(data)
 
     def test_step(self, data: Any) -> dict[str, Any]:
-        with computing_loss():
+        with computing_loss(), clustering(self._clustered):
             return super().test_step(data)
+
+    def predict_step(self, data: Any) -> Any:
+        with clustering(self._clustered):
+            return super().predict_step(data)
 
     def compute_loss(
         self,
@@ -302,8 +318,10 @@ class Model(SavedWithSchemas, Exportable, Freezing, PreparedSteps, RowSparseTrai
         if not config:
             return config
         # A rule is part of the optimizer's config.
-        tables = {"embedding_optimizer": "dense"} if self._dense_tables else {}
-        return {**config, **keras.saving.serialize_keras_object(self._objective.arguments), **tables}
+        own = {"embedding_optimizer": "dense"} if self._dense_tables else {}
+        if self._clustered:
+            own["jit_compile"] = "autoclustering"
+        return {**config, **keras.saving.serialize_keras_object(self._objective.arguments), **own}
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         self.compile(**keras.saving.deserialize_keras_object(config))

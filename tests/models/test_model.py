@@ -181,6 +181,10 @@ def test_given_loss_and_metrics_replace_the_tasks():
         ({"loss_weights": {"click": 1.0}}, "Keys of loss_weights must be targets or tasks"),
         ({"metrics": ["auc", keras.metrics.AUC(name="auc")]}, "Names of metrics must be unique"),
         ({"loss": "no such loss"}, "no such loss"),
+        (
+            {"jit_compile": "autoclustering", "run_eagerly": True},
+            "jit_compile must not be 'autoclustering' with run_eagerly",
+        ),
     ],
 )
 def test_wrong_compile(arguments, message):
@@ -252,6 +256,27 @@ def test_explicit_xla_is_refused_with_a_warning():
         model.compile("adam", jit_compile=True)
     assert model.jit_compile is False
     model.fit(features, targets, verbose=0)
+
+
+def test_xla_around_our_ops():
+    features, targets = ratings(48)
+    models = [small_model(), small_model()]
+    models[1].set_weights(models[0].get_weights())
+    for model, jit_compile in zip(models, ("auto", "autoclustering"), strict=True):
+        model.compile("adagrad", jit_compile=jit_compile)
+    logs = [model.fit(features, targets, batch_size=16, shuffle=False, verbose=0).history for model in models]
+    assert set(logs[0]) == set(logs[1]) == LOGS
+    for name in LOGS:
+        np.testing.assert_allclose(logs[1][name], logs[0][name], rtol=1e-5)
+    for method in ("predict", "evaluate"):
+        arguments = (features,) if method == "predict" else (features, targets)
+        one, other = (getattr(model, method)(*arguments, verbose=0) for model in models)
+        np.testing.assert_allclose(one, other, rtol=1e-5)
+    for model, marked in zip(models, (False, True), strict=True):
+        step = tf.function(lambda model=model: model.train_step((features, targets))).get_concrete_function()
+        assert any("_XlaCompile" in node.attr for node in step.graph.as_graph_def().node) == marked
+    assert models[1].get_compile_config()["jit_compile"] == "autoclustering"
+    assert models[0].get_compile_config()["jit_compile"] != "autoclustering"
 
 
 def test_steps_per_execution():
