@@ -1,5 +1,6 @@
 // Calls each CPU kernel once on fixed inputs, in one thread, inside a function of its own: callgrind counts what is
 // executed there. See instruction_counts.py, which builds and runs this against the installed kernels.
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -119,6 +120,7 @@ struct Softmax {
   std::vector<float> queries = Floats(kBatch * kDim), candidates = Floats(kBatch * kDim), log_q = Floats(kBatch);
   std::vector<int64_t> ids = std::vector<int64_t>(kBatch), rank = ids;
   std::vector<float> loss = log_q, log_sum = log_q, score = log_q, mean = queries, up = Floats(kBatch);
+  std::vector<float> sums = candidates, weights = log_q;
   std::vector<float> queries_grad = queries, positives_grad = queries, candidates_grad = queries,
                      positive_log_q_grad = log_q, candidate_log_q_grad = log_q;
   float scale = 20.0f, scale_grad = 0.0f;
@@ -151,6 +153,15 @@ struct Softmax {
     grads.positive_log_q = positive_log_q_grad.data();
     grads.candidate_log_q = candidate_log_q_grad.data();
   }
+
+  // The gradients of a mean, whose candidates' are summed up in the forward pass.
+  void Mean() {
+    std::fill(up.begin(), up.end(), 1.0f / kBatch);
+    call.candidate_sums = sums.data();
+    call.candidate_weights = weights.data();
+    grads.candidate_sums = sums.data();
+    grads.candidate_weights = weights.data();
+  }
 };
 
 }  // namespace
@@ -167,6 +178,10 @@ COUNTED void count_dot_interaction_forward(Products& products) { DotInteraction(
 COUNTED void count_dot_interaction_gradient(Products& products) { DotInteractionGradient(products.call, threads); }
 COUNTED void count_inbatch_softmax_forward(Softmax& softmax) { InbatchSoftmaxForward(softmax.call, threads); }
 COUNTED void count_inbatch_softmax_gradient(Softmax& softmax) {
+  InbatchSoftmaxBackward(softmax.call, softmax.grads, threads);
+}
+COUNTED void count_inbatch_softmax_forward_of_mean(Softmax& softmax) { InbatchSoftmaxForward(softmax.call, threads); }
+COUNTED void count_inbatch_softmax_gradient_of_mean(Softmax& softmax) {
   InbatchSoftmaxBackward(softmax.call, softmax.grads, threads);
 }
 
@@ -189,4 +204,7 @@ int main() {
   count_dot_interaction_gradient(again);
   count_inbatch_softmax_forward(softmax);
   count_inbatch_softmax_gradient(softmax);
+  softmax.Mean();
+  count_inbatch_softmax_forward_of_mean(softmax);
+  count_inbatch_softmax_gradient_of_mean(softmax);
 }

@@ -21,7 +21,7 @@ class MerlinNative(Provider):
     tf32 = True
 
     def memory_bytes(self, problem: Any, device: str, mode: str, optimizer: str) -> int:
-        return 12 * problem.candidates_count * problem.dim * 4
+        return 14 * problem.candidates_count * problem.dim * 4 + (1 << 24)
 
     def setup(self, problem: InbatchSoftmaxProblem, device: str, mode: str, optimizer: str) -> None:
         from merlin_models import _native
@@ -54,6 +54,7 @@ class MerlinNative(Provider):
         saved = {name: xp.empty(batch) for name in ("log_sum", "positive_score")}
         if self._mode == "full":
             saved["mean"] = xp.empty((batch, dim))
+            saved |= self._sums()
         outputs = {**saved, "loss": xp.empty(batch), "rank": xp.empty(batch, "int64")}
         self._native.inbatch_softmax_forward(**self._inputs, **outputs, **self._options, **xp.keywords(self._bytes[0]))
         grads: dict[str, Any] = {}
@@ -67,6 +68,15 @@ class MerlinNative(Provider):
                 **self._inputs, **saved, **self._upstream, **grads, **self._options, **xp.keywords(self._bytes[1])
             )
         return outputs, grads
+
+    def _sums(self) -> dict[str, Any]:
+        """What the forward pass on a CPU sums up for the gradient of a mean."""
+        problem, xp = self._problem, self._xp
+        count = problem.candidates_count
+        if xp.on_gpu or not self._native.inbatch_softmax_sums_candidates(problem.batch, count):
+            return {}
+        weights = {} if problem.plain else {"candidate_weights": xp.empty(count)}
+        return {"candidate_sums": xp.empty((count, problem.dim)), **weights}
 
     def forward(self, i: int) -> Any:
         return self._call()
@@ -122,6 +132,8 @@ class MerlinNativeGraph(MerlinNative):
 class _NumpyArrays:
     """Arrays in host memory."""
 
+    on_gpu = False
+
     def __init__(self, dtype: str) -> None:
         self.dtype = dtype
 
@@ -146,6 +158,8 @@ class _NumpyArrays:
 
 class _TorchArrays:
     """Arrays on a GPU, made by PyTorch and passed by DLPack, on PyTorch's stream."""
+
+    on_gpu = True
 
     def __init__(self, dtype: str) -> None:
         import torch

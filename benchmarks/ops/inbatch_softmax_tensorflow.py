@@ -64,7 +64,7 @@ class MerlinTensorFlow(TensorFlowProvider):
     requires = ("tensorflow", "merlin_models._C")
 
     def memory_bytes(self, problem: Any, device: str, mode: str, optimizer: str) -> int:
-        return 12 * problem.candidates_count * problem.dim * 4
+        return 14 * problem.candidates_count * problem.dim * 4 + (1 << 24)
 
     def losses(self, queries: Any, candidates: Any) -> Any:
         from merlin_models.ops import inbatch_softmax

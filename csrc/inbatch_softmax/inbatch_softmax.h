@@ -49,6 +49,12 @@ struct InbatchSoftmax {
   float* positive_score;
   int64_t* rank;  // or null
   float* mean;    // [batch, dim] or null where no gradient is wanted
+
+  // On a CPU the forward pass also sums up what candidates_grad needs, for gradients a_i in proportion to
+  // query_weights; unless null, which it must be where InbatchSoftmaxSumsCandidates is false.
+  const float* query_weights;  // [batch] or null for ones
+  float* candidate_sums;       // [candidates, dim]: sum_i query_weights_i w_ij q_i
+  float* candidate_weights;    // [candidates] or null: sum_i query_weights_i w_ij
 };
 
 struct InbatchSoftmaxGradients {
@@ -59,6 +65,11 @@ struct InbatchSoftmaxGradients {
   const float* log_sum_grad;
   const float* positive_score_grad;
 
+  // What the forward pass summed up, or null. Used where log_sum_grad is in proportion to query_weights; else the
+  // scores are computed again.
+  const float* candidate_sums;
+  const float* candidate_weights;
+
   // Written. The log_q ones may be null.
   void* queries;           // [batch, dim]
   void* positives;         // [batch, dim]
@@ -67,6 +78,9 @@ struct InbatchSoftmaxGradients {
   float* positive_log_q;   // [batch]
   float* candidate_log_q;  // [candidates]
 };
+
+// Whether the weights of enough queries for all candidates fit the memory that the forward pass takes for them.
+bool InbatchSoftmaxSumsCandidates(int64_t batch, int64_t candidates);
 
 // Throws InvalidArgument if sizes are out of range.
 void CheckInbatchSoftmax(const InbatchSoftmax& call);

@@ -30,7 +30,8 @@ class PythonSoftmax {
  public:
   PythonSoftmax(const py::object& queries, const py::object& positives, const py::object& candidates,
                 const py::object& scale, const py::object& positive_ids, const py::object& candidate_ids,
-                const py::object& positive_log_q, const py::object& candidate_log_q, bool tf32) {
+                const py::object& positive_log_q, const py::object& candidate_log_q, const py::object& query_weights,
+                bool tf32) {
     const Array& q = Keep(queries, "queries");
     q.RequireRank(2);
     call.dtype = q.FloatDType();
@@ -49,6 +50,7 @@ class PythonSoftmax {
     call.candidate_ids = static_cast<const int64_t*>(Get(candidate_ids, "candidate_ids", "int64", {call.candidates}));
     call.positive_log_q = Optional<float>(positive_log_q, "positive_log_q", "float32", {call.batch});
     call.candidate_log_q = Optional<float>(candidate_log_q, "candidate_log_q", "float32", {call.candidates});
+    call.query_weights = Optional<float>(query_weights, "query_weights", "float32", {call.batch});
   }
 
   // The data of an array that must have a dtype and a shape.
@@ -128,16 +130,22 @@ void Forward(const py::object& queries, const py::object& positives, const py::o
              const py::object& scale, const py::object& positive_ids, const py::object& candidate_ids,
              const py::object& loss, const py::object& log_sum, const py::object& positive_score,
              const py::object& rank, const py::object& mean, const py::object& positive_log_q,
-             const py::object& candidate_log_q, bool tf32, [[maybe_unused]] const py::object& workspace,
+             const py::object& candidate_log_q, const py::object& query_weights, const py::object& candidate_sums,
+             const py::object& candidate_weights, bool tf32, [[maybe_unused]] const py::object& workspace,
              [[maybe_unused]] uintptr_t stream, int num_threads) {
   PythonSoftmax python(queries, positives, candidates, scale, positive_ids, candidate_ids, positive_log_q,
-                       candidate_log_q, tf32);
+                       candidate_log_q, query_weights, tf32);
   InbatchSoftmax& call = python.call;
   call.loss = python.Floats(loss, "loss", {call.batch});
   call.log_sum = python.Floats(log_sum, "log_sum", {call.batch});
   call.positive_score = python.Floats(positive_score, "positive_score", {call.batch});
   call.rank = python.Optional<int64_t>(rank, "rank", "int64", {call.batch});
   call.mean = python.Optional<float>(mean, "mean", "float32", {call.batch, call.dim});
+  call.candidate_sums =
+      python.Optional<float>(candidate_sums, "candidate_sums", "float32", {call.candidates, call.dim});
+  call.candidate_weights = python.Optional<float>(candidate_weights, "candidate_weights", "float32", {call.candidates});
+  Check(call.candidate_sums || !call.candidate_weights, "candidate_weights must be None where candidate_sums are");
+  Check(!python.on_cuda() || !call.candidate_sums, "candidate_sums must be None on a GPU");
   if (!python.on_cuda()) {
     py::gil_scoped_release release;
     StdThreads threads(num_threads);
@@ -159,9 +167,10 @@ void Grad(const py::object& queries, const py::object& positives, const py::obje
           const py::object& positive_score_grad, const py::object& queries_grad, const py::object& positives_grad,
           const py::object& candidates_grad, const py::object& scale_grad, const py::object& positive_log_q_grad,
           const py::object& candidate_log_q_grad, const py::object& positive_log_q, const py::object& candidate_log_q,
+          const py::object& query_weights, const py::object& candidate_sums, const py::object& candidate_weights,
           bool tf32, [[maybe_unused]] const py::object& workspace, [[maybe_unused]] uintptr_t stream, int num_threads) {
   PythonSoftmax python(queries, positives, candidates, scale, positive_ids, candidate_ids, positive_log_q,
-                       candidate_log_q, tf32);
+                       candidate_log_q, query_weights, tf32);
   const InbatchSoftmax& call = python.call;
   const Shape rows{call.batch}, matrix{call.batch, call.dim};
   InbatchSoftmaxGradients grads{};
@@ -177,6 +186,10 @@ void Grad(const py::object& queries, const py::object& positives, const py::obje
   grads.positive_log_q = python.Optional<float>(positive_log_q_grad, "positive_log_q_grad", "float32", rows);
   grads.candidate_log_q =
       python.Optional<float>(candidate_log_q_grad, "candidate_log_q_grad", "float32", {call.candidates});
+  grads.candidate_sums =
+      python.Optional<float>(candidate_sums, "candidate_sums", "float32", {call.candidates, call.dim});
+  grads.candidate_weights =
+      python.Optional<float>(candidate_weights, "candidate_weights", "float32", {call.candidates});
   if (!python.on_cuda()) {
     py::gil_scoped_release release;
     StdThreads threads(num_threads);
@@ -198,22 +211,33 @@ void BindInbatchSoftmax(py::module_& module) {
   module.def("inbatch_softmax_workspaces", &Workspaces, py::arg("batch"), py::arg("candidates"), py::arg("dim"),
              py::arg("dtype"), py::arg("with_mean") = true, py::arg("tf32") = false,
              "Bytes of device memory that inbatch_softmax_forward and _grad need as `workspace` on a GPU.");
-  module.def("inbatch_softmax_forward", &Forward, py::arg("queries"), py::arg("positives"), py::arg("candidates"),
-             py::arg("scale"), py::arg("positive_ids"), py::arg("candidate_ids"), py::arg("loss"), py::arg("log_sum"),
-             py::arg("positive_score"), py::arg("rank") = py::none(), py::arg("mean") = py::none(),
-             py::arg("positive_log_q") = py::none(), py::arg("candidate_log_q") = py::none(), py::arg("tf32") = false,
-             py::arg("workspace") = py::none(), py::arg("stream") = 0, py::arg("num_threads") = 0,
-             "Writes each query's loss, log-sum-exp and positive's score, and unless None its positive's rank, and the "
-             "mean that the gradient needs. scale: (1,), 1 / temperature.");
+  module.def(
+      "inbatch_softmax_forward", &Forward, py::arg("queries"), py::arg("positives"), py::arg("candidates"),
+      py::arg("scale"), py::arg("positive_ids"), py::arg("candidate_ids"), py::arg("loss"), py::arg("log_sum"),
+      py::arg("positive_score"), py::arg("rank") = py::none(), py::arg("mean") = py::none(),
+      py::arg("positive_log_q") = py::none(), py::arg("candidate_log_q") = py::none(),
+      py::arg("query_weights") = py::none(), py::arg("candidate_sums") = py::none(),
+      py::arg("candidate_weights") = py::none(), py::arg("tf32") = false, py::arg("workspace") = py::none(),
+      py::arg("stream") = 0, py::arg("num_threads") = 0,
+      "Writes each query's loss, log-sum-exp and positive's score, and unless None its positive's rank, and the "
+      "mean that the gradient needs. scale: (1,), 1 / temperature. On a CPU candidate_sums (candidates, dim) and "
+      "candidate_weights (candidates,) are what the gradient of candidates and of their log_q is computed from, "
+      "where log_sum_grad is in proportion to query_weights (batch,), ones if None; see "
+      "inbatch_softmax_sums_candidates.");
+  module.def("inbatch_softmax_sums_candidates", &InbatchSoftmaxSumsCandidates, py::arg("batch"), py::arg("candidates"),
+             "Whether inbatch_softmax_forward on a CPU has room to write candidate_sums.");
   module.def("inbatch_softmax_grad", &Grad, py::arg("queries"), py::arg("positives"), py::arg("candidates"),
              py::arg("scale"), py::arg("positive_ids"), py::arg("candidate_ids"), py::arg("log_sum"),
              py::arg("positive_score"), py::arg("mean"), py::arg("log_sum_grad"), py::arg("positive_score_grad"),
              py::arg("queries_grad"), py::arg("positives_grad"), py::arg("candidates_grad"), py::arg("scale_grad"),
              py::arg("positive_log_q_grad") = py::none(), py::arg("candidate_log_q_grad") = py::none(),
-             py::arg("positive_log_q") = py::none(), py::arg("candidate_log_q") = py::none(), py::arg("tf32") = false,
-             py::arg("workspace") = py::none(), py::arg("stream") = 0, py::arg("num_threads") = 0,
+             py::arg("positive_log_q") = py::none(), py::arg("candidate_log_q") = py::none(),
+             py::arg("query_weights") = py::none(), py::arg("candidate_sums") = py::none(),
+             py::arg("candidate_weights") = py::none(), py::arg("tf32") = false, py::arg("workspace") = py::none(),
+             py::arg("stream") = 0, py::arg("num_threads") = 0,
              "Writes the gradients, from those of log_sum and positive_score (of the loss: g and -g) and from what the "
-             "forward pass wrote.");
+             "forward pass wrote. With candidate_sums, and log_sum_grad in proportion to query_weights, scores are not "
+             "computed again.");
 }
 
 }  // namespace merlin

@@ -1,6 +1,8 @@
 // inbatch_softmax as TensorFlow ops: MerlinInbatchSoftmax and its gradient.
 //
-// log_q inputs are lists of one tensor or none. `mean` is there for the gradient, [0, dim] unless `with_mean`.
+// log_q and query_weights are lists of one tensor or none. `mean` is there for the gradient, [0, dim] unless
+// `with_mean`; so are, on a CPU and where there is room for them, candidate_sums and with log_q candidate_weights,
+// elsewhere [0, dim] and [0].
 #include "common/tf_utils.h"
 #include "inbatch_softmax/inbatch_softmax.h"
 #include "tensorflow/core/framework/op.h"
@@ -31,9 +33,11 @@ using tensorflow::shape_inference::ShapeHandle;
       .Input("candidate_ids: int64")                         \
       .Input("positive_log_q: num_positive_log_q * float")   \
       .Input("candidate_log_q: num_candidate_log_q * float") \
+      .Input("query_weights: num_query_weights * float")     \
       .Attr("T: {float, half, bfloat16}")                    \
       .Attr("num_positive_log_q: int >= 0")                  \
       .Attr("num_candidate_log_q: int >= 0")                 \
+      .Attr("num_query_weights: int >= 0")                   \
       .Attr("tf32: bool = false")
 
 // Where the inputs are that `MERLIN_INBATCH_SOFTMAX` begins with.
@@ -57,11 +61,13 @@ absl::Status Sizes(InferenceContext* c, DimensionHandle* batch, DimensionHandle*
   };
   TF_RETURN_IF_ERROR(rows(kPositiveIds, batch));
   TF_RETURN_IF_ERROR(rows(kCandidateIds, candidates));
-  int num_positive, num_candidate;
+  int num_positive, num_candidate, num_weights;
   TF_RETURN_IF_ERROR(c->GetAttr("num_positive_log_q", &num_positive));
   TF_RETURN_IF_ERROR(c->GetAttr("num_candidate_log_q", &num_candidate));
+  TF_RETURN_IF_ERROR(c->GetAttr("num_query_weights", &num_weights));
   for (int i = 0; i < num_positive; ++i) TF_RETURN_IF_ERROR(rows(kLogQ + i, batch));
   for (int i = 0; i < num_candidate; ++i) TF_RETURN_IF_ERROR(rows(kLogQ + num_positive + i, candidates));
+  for (int i = 0; i < num_weights; ++i) TF_RETURN_IF_ERROR(rows(kLogQ + num_positive + num_candidate + i, batch));
   return absl::OkStatus();
 }
 
@@ -73,6 +79,8 @@ MERLIN_INBATCH_SOFTMAX.Attr("with_rank: bool = true")
     .Output("positive_score: float")
     .Output("rank: int64")
     .Output("mean: float")
+    .Output("candidate_sums: float")
+    .Output("candidate_weights: float")
     .SetShapeFn([](InferenceContext* c) {
       DimensionHandle batch, candidates, dim;
       TF_RETURN_IF_ERROR(Sizes(c, &batch, &candidates, &dim));
@@ -82,6 +90,9 @@ MERLIN_INBATCH_SOFTMAX.Attr("with_rank: bool = true")
       for (int i = 0; i < 3; ++i) c->set_output(i, c->Vector(batch));
       c->set_output(3, with_rank ? c->Vector(batch) : c->Vector(0));
       c->set_output(4, with_mean ? c->Matrix(batch, dim) : c->Matrix(c->MakeDim(0), dim));
+      // Whether there are sums depends on the device.
+      c->set_output(5, c->Matrix(with_mean ? c->UnknownDim() : c->MakeDim(0), dim));
+      c->set_output(6, with_mean ? c->Vector(c->UnknownDim()) : c->Vector(0));
       return absl::OkStatus();
     });
 
@@ -91,6 +102,8 @@ MERLIN_INBATCH_SOFTMAX.Input("log_sum: float")
     .Input("mean: float")
     .Input("log_sum_grad: float")
     .Input("positive_score_grad: float")
+    .Input("candidate_sums: float")
+    .Input("candidate_weights: float")
     .Output("queries_grad: T")
     .Output("positives_grad: T")
     .Output("candidates_grad: T")
@@ -146,8 +159,9 @@ class SoftmaxKernel : public tensorflow::OpKernel {
     call.scale = static_cast<const float*>(ctx->input(kScale).data());
     call.positive_ids = static_cast<const int64_t*>(Row(ctx->input(kPositiveIds), "positive_ids", call.batch));
     call.candidate_ids = static_cast<const int64_t*>(Row(ctx->input(kCandidateIds), "candidate_ids", call.candidates));
-    call.positive_log_q = LogQ(ctx, "positive_log_q", call.batch);
-    call.candidate_log_q = LogQ(ctx, "candidate_log_q", call.candidates);
+    call.positive_log_q = OneOrNone(ctx, "positive_log_q", call.batch);
+    call.candidate_log_q = OneOrNone(ctx, "candidate_log_q", call.candidates);
+    call.query_weights = OneOrNone(ctx, "query_weights", call.batch);
     return call;
   }
 
@@ -168,7 +182,7 @@ class SoftmaxKernel : public tensorflow::OpKernel {
   bool on_device_;
 
  private:
-  static const float* LogQ(OpKernelContext* ctx, const char* name, int64_t count) {
+  static const float* OneOrNone(OpKernelContext* ctx, const char* name, int64_t count) {
     OpInputList list;
     if (!ctx->input_list(name, &list).ok()) throw InvalidArgument(std::string(name) + " must be a list");
     Check(list.size() <= 1, name, " must hold one tensor or none. Received: ", list.size());
@@ -189,17 +203,23 @@ class InbatchSoftmaxOp : public SoftmaxKernel {
     RunKernel(ctx, [&] {
       InbatchSoftmax call = Read(ctx);
       const TensorShape rows({call.batch}), none({0});
-      Tensor *loss, *log_sum, *positive_score, *rank, *mean;
+      const bool with_sums = with_mean_ && !on_device_ && InbatchSoftmaxSumsCandidates(call.batch, call.candidates);
+      const bool with_weights = with_sums && call.candidate_log_q;
+      Tensor *loss, *log_sum, *positive_score, *rank, *mean, *sums, *weights;
       OP_REQUIRES_OK(ctx, ctx->allocate_output(0, rows, &loss));
       OP_REQUIRES_OK(ctx, ctx->allocate_output(1, rows, &log_sum));
       OP_REQUIRES_OK(ctx, ctx->allocate_output(2, rows, &positive_score));
       OP_REQUIRES_OK(ctx, ctx->allocate_output(3, with_rank_ ? rows : none, &rank));
       OP_REQUIRES_OK(ctx, ctx->allocate_output(4, TensorShape({with_mean_ ? call.batch : 0, call.dim}), &mean));
+      OP_REQUIRES_OK(ctx, ctx->allocate_output(5, TensorShape({with_sums ? call.candidates : 0, call.dim}), &sums));
+      OP_REQUIRES_OK(ctx, ctx->allocate_output(6, TensorShape({with_weights ? call.candidates : 0}), &weights));
       call.loss = loss->flat<float>().data();
       call.log_sum = log_sum->flat<float>().data();
       call.positive_score = positive_score->flat<float>().data();
       call.rank = with_rank_ ? static_cast<int64_t*>(rank->data()) : nullptr;
       call.mean = with_mean_ ? mean->flat<float>().data() : nullptr;
+      call.candidate_sums = with_sums ? sums->flat<float>().data() : nullptr;
+      call.candidate_weights = with_weights ? weights->flat<float>().data() : nullptr;
       if (!on_device_) {
         TensorFlowThreads threads(ctx);
         InbatchSoftmaxForward(call, threads);
@@ -230,6 +250,8 @@ class InbatchSoftmaxGradOp : public SoftmaxKernel {
       grads.mean = Saved(ctx, "mean", TensorShape({call.batch, call.dim}));
       grads.log_sum_grad = Saved(ctx, "log_sum_grad", TensorShape({call.batch}));
       grads.positive_score_grad = Saved(ctx, "positive_score_grad", TensorShape({call.batch}));
+      grads.candidate_sums = SavedOrEmpty(ctx, "candidate_sums", TensorShape({call.candidates, call.dim}));
+      grads.candidate_weights = SavedOrEmpty(ctx, "candidate_weights", TensorShape({call.candidates}));
       Tensor *queries, *positives, *candidates, *scale, *log_q;
       OP_REQUIRES_OK(ctx, ctx->allocate_output(0, ctx->input(kQueries).shape(), &queries));
       OP_REQUIRES_OK(ctx, ctx->allocate_output(1, ctx->input(kPositives).shape(), &positives));
@@ -271,6 +293,12 @@ class InbatchSoftmaxGradOp : public SoftmaxKernel {
     Check(tensor->shape() == shape, name, " must have shape ", shape.DebugString(),
           ". Received: ", tensor->shape().DebugString());
     return tensor->flat<float>().data();
+  }
+
+  // Null for a tensor without elements.
+  static const float* SavedOrEmpty(OpKernelContext* ctx, const char* name, const TensorShape& shape) {
+    const Tensor* tensor;
+    return ctx->input(name, &tensor).ok() && tensor->NumElements() == 0 ? nullptr : Saved(ctx, name, shape);
   }
 };
 

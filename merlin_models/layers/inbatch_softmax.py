@@ -28,6 +28,7 @@ class InbatchSoftmax(keras.layers.Layer):
         positives: (batch, dim), or None.
         temperature, positive_ids, candidate_ids, positive_log_q, candidate_log_q: of the op.
         training: False leaves out what only a gradient needs.
+        loss_weights: (batch,), what losses will be multiplied with, see the op.
 
     Returns:
         The op's named tuple, (batch,) each: ``loss``, ``log_sum_exp`` and ``positive_score`` in float32, ``rank`` in int64.
@@ -59,6 +60,7 @@ class InbatchSoftmax(keras.layers.Layer):
         positive_log_q: Any = None,
         candidate_log_q: Any = None,
         training: bool | None = None,
+        loss_weights: Any = None,
     ) -> Rows:
         return inbatch_softmax(
             ops.cast(queries, self.compute_dtype),
@@ -69,6 +71,7 @@ class InbatchSoftmax(keras.layers.Layer):
             candidate_ids=candidate_ids,
             positive_log_q=positive_log_q,
             candidate_log_q=candidate_log_q,
+            loss_weights=loss_weights,
             symmetric=self.symmetric,
             precision=self.precision,
             training=bool(training),

@@ -41,6 +41,7 @@ def inbatch_softmax(
     candidate_ids: Any = None,
     positive_log_q: Any = None,
     candidate_log_q: Any = None,
+    loss_weights: Any = None,
     symmetric: bool = False,
     training: bool = True,
     precision: str | None = None,
@@ -52,8 +53,8 @@ def inbatch_softmax(
         loss_i = log(exp(p_i) + sum_j exp(s_ij)) - p_i    over all candidates j with another id than the positive.
 
     A candidate of the positive's id is an accidental hit, or the positive itself, and no negative. Scores exist in tiles
-    only: memory is O((batch + candidates) dim). The gradients of queries, positives, candidates, temperature and log_q
-    come from two passes as well; they have no gradients themselves. Labels are not smoothed.
+    only, in training on a CPU in strips of at most 16 MB, or 2 MB a thread: memory is O((batch + candidates) dim). The
+    gradients of queries, positives, candidates, temperature and log_q have no gradients themselves. Labels are not smoothed.
 
     Args:
         queries: (batch, dim), float32, float16 or bfloat16; dim is 1 to 512, on a GPU fastest as a multiple of 8.
@@ -69,10 +70,14 @@ def inbatch_softmax(
             ``candidate_log_q``; with ``positives`` to be given with these.
         candidate_log_q: (candidates,), logarithm of each candidate's probability to be sampled, or of what is
             proportional to it; subtracted from the scores.
+        loss_weights: (batch,), what the caller will multiply ``loss`` with, or what is in proportion to it; ones by default,
+            as in a mean. A matter of time: the op multiplies nothing with it, and has the right gradients whatever they
+            turn out to be. On a CPU those in this proportion need no second look at the scores. Has no gradient, and no
+            effect on a GPU.
         symmetric: the mean of this loss and that of the candidates among the queries, as CLIP has it. Needs as many
             candidates as queries. Both directions mask by ids, log_q is that of candidates only; the other results are
             those of the queries.
-        training: False leaves out what the gradient needs: about half of the time of a call without it.
+        training: False leaves out what the gradient needs: half of the time of a call on a GPU, two thirds on a CPU.
         precision: of float32 on a GPU. "float32": the accuracy of float32; "tf32": operands rounded to 10 bits, as
             TensorFlow's own products; None: "tf32" if
             ``tf.config.experimental.tensor_float_32_execution_enabled()``. Has no effect on a CPU.
@@ -95,6 +100,7 @@ def inbatch_softmax(
         >>> output.rank.numpy().tolist()
         [1, 0]
         >>> weights = tf.constant([1.0, 0.5])
+        >>> output = inbatch_softmax(users, items, loss_weights=weights)
         >>> weighted = tf.reduce_sum(weights * output.loss) / tf.reduce_sum(weights)
 
     Reference:
@@ -132,15 +138,20 @@ def inbatch_softmax(
     if positive_log_q is None and candidate_log_q is not None:
         positive_log_q = first_rows(candidate_log_q)
     positive_log_q = float_row("positive_log_q", positive_log_q, queries, "queries")
+    loss_weights = float_row("loss_weights", loss_weights, queries, "queries")
     if not own_positives:
         positives = first_rows(candidates)
     scale = _scale(temperature)
     if precision is None:
         precision = "tf32" if tf.config.experimental.tensor_float_32_execution_enabled() else "float32"
-    options = {"tf32": precision == "tf32", "with_mean": bool(training)}
+    options = {
+        "query_weights": [] if loss_weights is None else [loss_weights],
+        "tf32": precision == "tf32",
+        "with_mean": bool(training),
+    }
 
     op = compiled_ops().merlin_inbatch_softmax
-    loss, log_sum, positive_score, rank, _ = op(
+    loss, log_sum, positive_score, rank, *_ = op(
         queries=queries,
         positives=positives,
         candidates=candidates,
@@ -260,8 +271,11 @@ def _scale(temperature: Any) -> tf.Tensor:
 def _gradient(op, loss_grad, log_sum_grad, positive_score_grad, *_):
     if not op.get_attr("with_mean"):
         raise ValueError("training must be True where a gradient of inbatch_softmax is asked for. Received: False")
-    num_positive, num_candidate = op.get_attr("num_positive_log_q"), op.get_attr("num_candidate_log_q")
-    inputs = list(op.inputs)
+    inputs, end = list(op.inputs), 6
+    lists = {}
+    for name in ("positive_log_q", "candidate_log_q", "query_weights"):
+        begin, end = end, end + op.get_attr(f"num_{name}")
+        lists[name] = inputs[begin:end]
     grads = _native.tf_ops().merlin_inbatch_softmax_grad(
         queries=inputs[0],
         positives=inputs[1],
@@ -269,17 +283,20 @@ def _gradient(op, loss_grad, log_sum_grad, positive_score_grad, *_):
         scale=inputs[3],
         positive_ids=inputs[4],
         candidate_ids=inputs[5],
-        positive_log_q=inputs[6 : 6 + num_positive],
-        candidate_log_q=inputs[6 + num_positive : 6 + num_positive + num_candidate],
+        **lists,
         log_sum=op.outputs[1],
         positive_score=op.outputs[2],
         mean=op.outputs[4],
         log_sum_grad=loss_grad + log_sum_grad,
         positive_score_grad=positive_score_grad - loss_grad,
+        candidate_sums=op.outputs[5],
+        candidate_weights=op.outputs[6],
         tf32=op.get_attr("tf32"),
     )
     queries, positives, candidates, scale, positive_log_q, candidate_log_q = grads
-    return [queries, positives, candidates, scale, None, None, *positive_log_q, *candidate_log_q]
+    return [queries, positives, candidates, scale, None, None, *positive_log_q, *candidate_log_q] + [None] * len(
+        lists["query_weights"]
+    )
 
 
 def inbatch_softmax_reference(

@@ -19,6 +19,7 @@ def sampled_softmax(
     temperature: Any = 1.0,
     positive_log_q: Any = None,
     sampled_log_q: Any = None,
+    loss_weights: Any = None,
     training: bool = True,
     precision: str | None = None,
 ) -> InbatchSoftmax:
@@ -34,7 +35,7 @@ def sampled_softmax(
         sampled_ids: (samples,), int32 or int64, in [0, rows), shared by all queries.
         positive_log_q, sampled_log_q: (batch,) and (samples,), logarithms of the expected number of times that each row is
             sampled; both or none.
-        temperature, training, precision: as in :func:`inbatch_softmax`.
+        temperature, loss_weights, training, precision: as in :func:`inbatch_softmax`.
 
     Returns:
         An :class:`InbatchSoftmax`.
@@ -72,6 +73,7 @@ def sampled_softmax(
         candidate_ids=sampled_ids,
         positive_log_q=positive_log_q,
         candidate_log_q=float_row("sampled_log_q", sampled_log_q, sampled_ids, "sampled_ids"),
+        loss_weights=loss_weights,
         training=training,
         precision=precision,
     )

@@ -125,7 +125,7 @@ def softmax_rows(
         pool: see ``merlin_models.tasks.negatives``.
     """
     if not isinstance(loss, PairwiseLoss):
-        rows = softmax(queries, **pool._asdict(), temperature=temperature, training=training)
+        rows = softmax(queries, **pool._asdict(), temperature=temperature, loss_weights=weights, training=training)
         return reduce_rows(rows.loss, weights, loss.reduction), rows.rank
     batch = ops.shape(queries)[0]
     queries, candidates = ops.cast(queries, "float32"), ops.cast(pool.candidates, "float32")

@@ -2,105 +2,19 @@
 
 from __future__ import annotations
 
-import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from softmax_data import SIZES, SoftmaxCase, assert_as_expected, random_case
+from softmax_native import Device, inputs_of, native, run
 
-from merlin_models import _native
-
-native = _native.module()
 DTYPES = ["float32", "float16", "bfloat16"]
-
-
-class Device:
-    """Makes arrays on a device and brings them back: NumPy, or PyTorch's for the GPU (CuPy has no bfloat16)."""
-
-    def __init__(self, kind: str):
-        self.kind, self.on_gpu = kind, kind != "numpy"
-        if self.on_gpu:
-            self.torch = pytest.importorskip("torch", reason="PyTorch makes the GPU's arrays")
-
-    def to(self, array):
-        if array is None or not self.on_gpu:
-            return array
-        if array.dtype == ml_dtypes.bfloat16:
-            return self.torch.from_numpy(array.view(np.int16).copy()).view(self.torch.bfloat16).cuda()
-        return self.torch.from_numpy(np.ascontiguousarray(array)).cuda()
-
-    def back(self, array):
-        return array.astype(np.float64) if not self.on_gpu else array.double().cpu().numpy()
-
-    def poisoned(self, shape, dtype="float32"):
-        if dtype == "int64":
-            return self.to(np.full(shape, -77, np.int64))
-        return self.to(np.full(shape, np.nan, ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype))
-
-    def workspaces(self, *shape, **options) -> tuple[dict, dict]:
-        """The forward and backward pass' workspace arguments; only a GPU, which alone can say how much, needs any."""
-        if not self.on_gpu:
-            return {}, {}
-        sizes = native.inbatch_softmax_workspaces(*shape, **options)
-        return tuple({"workspace": self.to(np.full(size, 0xFF, np.uint8))} for size in sizes)
 
 
 @pytest.fixture(params=["numpy", pytest.param("torch", marks=pytest.mark.gpu)])
 def device(request) -> Device:
     return Device(request.param)
-
-
-def inputs_of(case: SoftmaxCase, device: Device) -> dict:
-    vectors = {name: device.to(getattr(case, name)) for name in ("queries", "positives", "candidates")}
-    others = ("positive_ids", "candidate_ids", "positive_log_q", "candidate_log_q")
-    scale = np.array([1.0 / case.temperature], np.float32)
-    return {**vectors, "scale": device.to(scale), **{name: device.to(getattr(case, name)) for name in others}}
-
-
-def run(case: SoftmaxCase, device: Device, *, tf32: bool = False, num_threads: int = 0) -> tuple[dict, dict]:
-    """Results and gradients by the reference's names, as float64."""
-    inputs = inputs_of(case, device)
-    batch, dim = case.queries.shape
-    count = len(case.candidates)
-    forward_space, grad_space = device.workspaces(batch, count, dim, case.dtype, tf32=tf32)
-    options = {"tf32": tf32, "num_threads": num_threads}
-
-    loss, log_sum, positive_score = (device.poisoned(batch) for _ in range(3))
-    rank, mean = device.poisoned(batch, "int64"), device.poisoned((batch, dim))
-    native.inbatch_softmax_forward(
-        **inputs,
-        loss=loss,
-        log_sum=log_sum,
-        positive_score=positive_score,
-        rank=rank,
-        mean=mean,
-        **forward_space,
-        **options,
-    )
-    grads = {
-        "queries_grad": device.poisoned((batch, dim), case.dtype),
-        "positives_grad": device.poisoned((batch, dim), case.dtype),
-        "candidates_grad": device.poisoned((count, dim), case.dtype),
-        "scale_grad": device.poisoned(1),
-    }
-    if case.positive_log_q is not None:
-        grads |= {"positive_log_q_grad": device.poisoned(batch), "candidate_log_q_grad": device.poisoned(count)}
-    native.inbatch_softmax_grad(
-        **inputs,
-        log_sum=log_sum,
-        positive_score=positive_score,
-        mean=mean,
-        log_sum_grad=device.to(case.grads[0] + case.grads[1]),
-        positive_score_grad=device.to(case.grads[2] - case.grads[0]),
-        **grads,
-        **grad_space,
-        **options,
-    )
-    outputs = {"loss": loss, "log_sum_exp": log_sum, "positive_score": positive_score, "rank": rank}
-    named = {name.removesuffix("_grad"): device.back(grad) for name, grad in grads.items()}
-    named["temperature"] = -named.pop("scale")[0] / case.temperature**2
-    return {name: device.back(output) for name, output in outputs.items()}, named
 
 
 def check(case: SoftmaxCase, device: Device, tf32: bool = False) -> None:
@@ -241,11 +155,11 @@ def test_there_is_no_matrix_of_scores(run_python):
         "x, ids = rng.normal(size=(n, d)).astype(np.float32), np.arange(n)\n"
         "one = np.ones(1, np.float32)\n"
         "rows = [np.ones(n, np.float32) for _ in range(5)]\n"
-        "mean, *grads = [np.ones_like(x) for _ in range(4)]\n"
-        "call = (x, x, x, one, ids, ids)\n"
+        "mean, sums, *grads = [np.ones_like(x) for _ in range(5)]\n"
+        "call, threads = (x, x, x, one, ids, ids), {'num_threads': 4}\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "_native.module().inbatch_softmax_forward(*call, *rows[:3], ids.copy(), mean)\n"
-        "_native.module().inbatch_softmax_grad(*call, rows[1], rows[2], mean, rows[3], rows[4], *grads, one.copy())\n"
+        "_native.module().inbatch_softmax_forward(*call, *rows[:3], ids.copy(), mean, candidate_sums=sums, **threads)\n"
+        "_native.module().inbatch_softmax_grad(*call, rows[1], rows[2], mean, *rows[3:], *grads, one.copy(), **threads)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
     )
     assert int(done.stdout) < 40_000  # KiB; the matrix would have 1.6 million
