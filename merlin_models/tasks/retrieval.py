@@ -55,6 +55,7 @@ class ItemRetrievalTask(PredictionTask):
         query_name, item_name: the keys of the two vectors.
         item_id_name: the feature that tells which items are the same; that tagged ``item_id`` if None.
         precision: of float32 scores on a GPU: "float32", "tf32", or None for TensorFlow's own setting.
+        downscore_false_negatives: whether candidates with the id of a row's positive are no negatives of it.
 
     Call arguments:
         inputs: ``{"query": (batch, dim), "item": (batch, dim)}``
@@ -99,6 +100,7 @@ class ItemRetrievalTask(PredictionTask):
         item_name: str = "item",
         item_id_name: str | None = None,
         precision: str | None = None,
+        downscore_false_negatives: bool = True,
         **kwargs: Any,
     ):
         metrics = TopKMetricsAggregator.default_metrics(10) if metrics is None else metrics
@@ -107,7 +109,7 @@ class ItemRetrievalTask(PredictionTask):
         self.query_name, self.item_name = query_name, item_name
         self.norm = L2Norm(dtype=self.dtype_policy) if normalize else None
         self.temperature = LogitsTemperature(softmax_temperature, learnable_temperature)
-        self.negatives = Negatives(samplers, logq_correction, dtype=self.dtype_policy)
+        self.negatives = Negatives(samplers, logq_correction, downscore_false_negatives, dtype=self.dtype_policy)
         if symmetric and not self.negatives.only_in_batch:
             raise ValueError(
                 "symmetric must be False unless the items of the batch are the only candidates. Received: True"
@@ -181,6 +183,7 @@ class ItemRetrievalTask(PredictionTask):
             "learnable_temperature": self.temperature.learnable,
             "samplers": negatives["samplers"],
             "logq_correction": negatives["logq_correction"],
+            "downscore_false_negatives": negatives["downscore_false_negatives"],
             "symmetric": self.softmax.symmetric,
             "query_name": self.query_name,
             "item_name": self.item_name,
