@@ -56,6 +56,7 @@ class ItemRetrievalTask(PredictionTask):
         item_id_name: the feature that tells which items are the same; that tagged ``item_id`` if None.
         precision: of float32 scores on a GPU: "float32", "tf32", or None for TensorFlow's own setting.
         downscore_false_negatives: whether candidates with the id of a row's positive are no negatives of it.
+        logits_temperature: the later name of ``softmax_temperature``, in its place.
 
     Call arguments:
         inputs: ``{"query": (batch, dim), "item": (batch, dim)}``
@@ -101,8 +102,16 @@ class ItemRetrievalTask(PredictionTask):
         item_id_name: str | None = None,
         precision: str | None = None,
         downscore_false_negatives: bool = True,
+        logits_temperature: float | None = None,
         **kwargs: Any,
     ):
+        if logits_temperature is not None:
+            if softmax_temperature != 1.0:
+                raise ValueError(
+                    "softmax_temperature must not be given beside logits_temperature, its later name. "
+                    f"Received: {softmax_temperature} and {logits_temperature}"
+                )
+            softmax_temperature = logits_temperature
         metrics = TopKMetricsAggregator.default_metrics(10) if metrics is None else metrics
         super().__init__(target_name, task_name, task_block, loss, metrics, **kwargs)
         self.extra_pre_call, self.item_id_name = extra_pre_call, item_id_name
