@@ -146,6 +146,21 @@ def test_data_of_all_forms(trained):
     np.testing.assert_allclose(encoded.loc[rows["movieId"][7]], expected[7], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("frame", [False, True])
+def test_data_without_rows(trained, frame):
+    users = {"userId": np.zeros(0, np.int64)}
+    users = pd.DataFrame(users) if frame else users
+    recommender = trained.to_top_k_encoder(CATALOGUE, k=3)
+    seen = {"userId": np.array([1]), "movieId": np.array([2])}
+    for k, found in ((3, recommender.recommend(users)), (2, recommender.recommend(users, exclude_seen=seen, k=2))):
+        assert found.scores.shape == found.identifiers.shape == (0, k)
+        assert found.identifiers.dtype == np.int64
+    assert trained.to_query_encoder().batch_predict(users).shape == (0, 16)
+    assert trained.query_embeddings(users).shape == (0, 16)
+    with pytest.raises(ValueError, match=r"at most the number of candidates, 0\. Received: 10"):
+        trained.to_top_k_encoder({name: value[:0] for name, value in CATALOGUE.items()})
+
+
 def test_files(trained, tmp_path):
     trained.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
