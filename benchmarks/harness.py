@@ -86,6 +86,11 @@ class Provider:
         """The peak of a process of its own, beyond what its framework takes; None for one that works in ours."""
         return None
 
+    def own_times(self, plan: Plan) -> tuple[list[float], dict[str, float]] | None:
+        """Milliseconds of calls that it makes itself, several at a time, and numbers for a row's config; None for one whose
+        calls the harness makes."""
+        return None
+
     def call(self, mode: str, i: int, g: int) -> Any:
         """One call of a mode ("forward", "full" or "update")."""
         if mode == "forward" or self.is_probe:
@@ -135,6 +140,7 @@ class _Ready:
     inner: int = 1
     samples: int = 0
     times: list[float] = dataclasses.field(default_factory=list)
+    numbers: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 def run_case(
@@ -284,6 +290,10 @@ def _prepare(op: Op, provider: Provider, problem: Problem, plan: Plan, clock: Wa
 
 
 def _time(ready: list[_Ready], problem: Problem, plan: Plan, clock: WallClock) -> None:
+    for one in ready:
+        if own := one.provider.own_times(plan):
+            one.times, one.numbers = own
+            one.samples = 0
     rounds = max((one.samples for one in ready), default=0)
     for r in range(rounds):
         for place, one in enumerate(ready):
@@ -313,7 +323,8 @@ def _row(base: Row, one: _Ready, probe_traffic: tuple[int, int] | None) -> Row:
     row.share_of_copy = row.gbps_compulsory / row.copy_gbps
     row.peak_extra_mb = np.nan if one.peak is None else one.peak / 1e6
     row.peak_process_mb = np.nan if one.process_peak is None else one.process_peak / 1e6
-    config = {**json.loads(base.config), "calls_a_sample": one.inner * one.provider.steps_a_call}
+    calls = one.inner * one.provider.steps_a_call
+    config = {**json.loads(base.config), "calls_a_sample": calls, **one.numbers}
     if one.provider.notes:
         config["notes"] = one.provider.notes
     row.config = json.dumps(config, sort_keys=True)

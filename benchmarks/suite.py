@@ -68,6 +68,8 @@ PARTS = {
     "two_tower": Part(
         "benchmarks.models.bench_two_tower", {"cpu": "cpu", "cuda": "cuda"}, "update", {"cpu": "adam", "cuda": "adam"}
     ),
+    "serving": Part("benchmarks.models.bench_serving", {"cpu": "cpu", "cuda": "cuda"}, "forward"),
+    "serving_http": Part("benchmarks.models.bench_serving_http", {"cpu": "cpu"}, "forward", seconds=5.0),
     "embedding_bag_scaling": Part(
         _EMBEDDING_BAG,
         {"cpu": _SCALED_BAGS, "cuda": _SCALED_BAGS},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import pathlib
 import re
 
@@ -141,3 +142,22 @@ def test_aliases():
     assert ml.CandidateSampler is ml.ItemSampler
     assert ml.InBatchSamplerV2 is ml.InBatchSampler
     assert ml.SoftmaxTemperature is ml.LogitsTemperatureScaler is ml.LogitsTemperature
+
+
+ARGUMENTS = re.findall(r"^\| `(\w+)` \| (`[^|]+) \| ([^|]+) \|$", PAGE.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize(("name", "was", "now"), ARGUMENTS)
+def test_arguments(name, was, now):
+    """The page's table of arguments: those of the older library are unknown here, those that it names are there."""
+    made = getattr(ml, name)
+    known = inspect.signature(made.__init__ if inspect.isclass(made) else made).parameters
+    assert not set(re.findall(r"`(\w+)`", was)) & set(known)
+    assert set(re.findall(r"`(\w+)=`", now)) <= set(known)
+    assert re.search(r"`\w+=`|^not needed|^not here|^as of", now)
+    for other in re.findall(r"`([A-Z]\w+)", now):
+        assert other in ml.__all__
+
+
+def test_the_table_of_arguments_is_there():
+    assert len(ARGUMENTS) >= 18

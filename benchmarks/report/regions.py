@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 
@@ -248,6 +249,67 @@ def models(contests: Contests) -> str:
     return "\n\n".join(parts) or "No rows yet."
 
 
+def serving(contests: Contests) -> str:
+    """Answers of DLRM on each device: exported, portable, called; beside Keras' own layers."""
+    lines = tuple(
+        (
+            f"{batch:,} {'row' if batch == 1 else 'rows'}, {text}",
+            "serving",
+            f"serving_cap100k_b{batch}_{hot}hot",
+            FORWARD,
+            "",
+        )
+        for hot, text in (("one", "an id a feature"), ("multi", "MLPerf's lists"))
+        for batch in (1, 64, 1024, 8192)
+    )
+    called = {"ours in TensorFlow": "ours", "Keras": "Keras", "ours, called": "ours, not exported"}
+    parts = []
+    for device in devices(contests.values()).values():
+        if chosen := _chosen(contests, device, lines):
+            names = _names(chosen)
+            head = [
+                "",
+                *(called.get(name, name.replace("called", "not exported")) for name in names),
+                "ours, rows a second",
+            ]
+            body = [
+                [
+                    label,
+                    *(milliseconds(each.rows.get(name)) for name in names),
+                    number(examples_a_second(each.ours)),
+                ]
+                for label, each in chosen
+            ]
+            parts += [f"{provenance(each for _, each in chosen)} Medians in ms.", table(head, body)]
+    return "\n\n".join(parts) or "No rows yet."
+
+
+def serving_http(contests: Contests) -> str:
+    """Requests over HTTP under load."""
+    chosen = [each for key, each in sorted(contests.items()) if key[0] == "serving_http" and each.rows]
+    body = []
+    for each in chosen:
+        for name, row in each.rows.items():
+            config = json.loads(row.config)
+            body.append(
+                [
+                    f"{config['batch']}",
+                    f"{config['connections']}",
+                    "portable" if "portable" in name else "with our ops",
+                    milliseconds(row),
+                    number(config["p99_ms"]),
+                    number(config["requests_a_second"]),
+                    number(examples_a_second(row)),
+                ]
+            )
+    head = ["rows a request", "connections", "export", "p50 ms", "p99 ms", "requests a second", "rows a second"]
+    return (
+        f"{provenance(chosen)}\n\n{table(head, sorted(body, key=lambda line: (int(line[0]), int(line[1]))))}"
+        if body
+        else "No rows yet."
+    )
+
+
 def _names(chosen: list[tuple[str, Contest]]) -> list[str]:
     return list(dict.fromkeys(name for _, each in chosen for name in each.rows))
 
@@ -281,6 +343,8 @@ REGIONS: dict[str, Callable[[Contests], str]] = {
     "dot-interaction": dot_interaction,
     "inbatch-softmax": inbatch_softmax,
     "models": models,
+    "serving": serving,
+    "serving-http": serving_http,
 }
 _MARKED = re.compile(r"^(<!-- benchmarks:([a-z-]+) -->\n)(?:.*?\n)??(<!-- /benchmarks -->)$", re.DOTALL | re.MULTILINE)
 _BEGIN = re.compile(r"^<!-- benchmarks:", re.MULTILINE)  # elsewhere in a line it is only mentioned

@@ -101,7 +101,7 @@ def _gemm(contests: list[Contest]) -> str:
 def _group_table(group: list[Contest]) -> str:
     names = list(dict.fromkeys(name for contest in group for name in contest.rows))
     names.sort(key=lambda name: [*FASTEST_OF_OURS].index(name) if name in FASTEST_OF_OURS else len(FASTEST_OF_OURS))
-    per_second = group[0].op in ("dlrm", "two_tower", "loader")
+    per_second = group[0].op in ("dlrm", "two_tower", "loader", "serving", "serving_http")
     share = not per_second
     memory = any(math.isfinite(_memory(row)) for contest in group for row in contest.rows.values())
     head = ["case", *names, "x"]
@@ -129,8 +129,10 @@ def _memory(row: Row) -> float:
 
 
 def examples_a_second(row: Row) -> float:
-    """Of a model the batch, of a loader an epoch's rows, over the median."""
+    """Of a model the batch, of a loader an epoch's rows, over the median; of a server the rows of all connections."""
     config = json.loads(row.config)
+    if "requests_a_second" in config:
+        return config["batch"] * config["requests_a_second"]
     return 1e3 * (config["rows"] if row.op == "loader" else config["batch"]) / row.p50_ms
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from merlin_models.loader.tensorflow import KerasSequenceLoader
+from merlin_models.models.batches import no_rows
 from merlin_models.schema import Schema, Tags
 
 
@@ -20,7 +21,10 @@ def batch_predict(model: Any, dataset: Any, batch_size: int) -> Any:
         raise ValueError(f"batch_size must be a positive integer. Received: {batch_size!r}")
     if isinstance(dataset, Mapping):
         features = dict(dataset) if model.schema is None else model.schema.filter_columns_from_dict(dataset)
-        predictions = model.predict(features, batch_size=batch_size, verbose=0)
+        if any(values.shape[0] == 0 for values in features.values() if hasattr(values, "shape")):
+            predictions = _of_no_rows(model, features)
+        else:
+            predictions = model.predict(features, batch_size=batch_size, verbose=0)
         return {**dataset, **_named(model, predictions, list(dataset))}
     if isinstance(dataset, str | os.PathLike):
         dataset = pd.read_parquet(dataset)
@@ -39,7 +43,7 @@ def batch_predict(model: Any, dataset: Any, batch_size: int) -> Any:
     if len(dataset):
         predictions = model.predict(_batches(dataset, model.schema, batch_size), verbose=0)
     else:
-        predictions = keras.tree.map_structure(np.asarray, model(_no_rows(model.schema)))
+        predictions = _of_no_rows(model, no_rows(model.schema))
     columns = _named(model, predictions, list(dataset.columns))
     return dataset.assign(**{name: _column(values) for name, values in columns.items()})
 
@@ -58,13 +62,8 @@ def _batches(frame: pd.DataFrame, schema: Schema, batch_size: int) -> KerasSeque
     )
 
 
-def _no_rows(schema: Schema) -> dict[str, np.ndarray]:
-    return {
-        column.name: np.zeros(
-            (0, *(column.shape or (1,))), np.int64 if column.has_tag(Tags.CATEGORICAL) else np.float32
-        )
-        for column in schema
-    }
+def _of_no_rows(model: Any, features: Mapping[str, Any]) -> Any:
+    return keras.tree.map_structure(np.asarray, model(features))  # Keras' predict fails without a batch
 
 
 def _named(model: Any, predictions: Any, taken: list[str]) -> dict[str, np.ndarray]:

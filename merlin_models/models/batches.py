@@ -28,7 +28,7 @@ def batches_of(
     sample_weight: Any = None,
     also: Sequence[str] = (),
 ) -> Iterator[Batch]:
-    """The rows of a data set in batches, in the order that it has.
+    """The rows of a data set in batches, in the order that it has; without any rows one empty batch, unless it is in batches.
 
     Args:
         data: dictionary feature -> array of all rows; a ``KerasSequenceLoader`` or other ``PyDataset``, or a
@@ -53,9 +53,23 @@ def batches_of(
         )
     if not (isinstance(data, keras.utils.PyDataset) or hasattr(data, "element_spec")):
         data = _loader(data, schema, batch_size, also)
+        if not len(data):
+            yield Batch(no_rows(Schema() if schema is None else schema, also))
+            return
     for batch in data:
         features, *rest = keras.utils.unpack_x_y_sample_weight(batch)
         yield Batch(features, *rest)
+
+
+def no_rows(schema: Schema, also: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """The features of a batch without rows; ``also`` are further columns of integers."""
+    features = {
+        column.name: np.zeros(
+            (0, *(column.shape or (1,))), np.int64 if column.has_tag(Tags.CATEGORICAL) else np.float32
+        )
+        for column in schema
+    }
+    return features | {name: np.zeros((0, 1), np.int64) for name in also}
 
 
 def ids_of(features: Mapping[str, Any], name: str) -> np.ndarray:
@@ -100,7 +114,7 @@ def _slices(data: Mapping[str, Any], batch_size: int, targets: Any, sample_weigh
     lengths = {name: int(v.shape[0]) for name, v in {**arrays, **more}.items() if v is not None}
     if len(set(lengths.values())) != 1:
         raise ValueError(f"Arrays must be of one length. Received: {lengths}")
-    for start in range(0, next(iter(lengths.values())), batch_size):
+    for start in range(0, max(1, next(iter(lengths.values()))), batch_size):
         rows = slice(start, start + batch_size)
         features = {name: value[rows] for name, value in arrays.items()}
         yield Batch(features, *(None if each is None else each[rows] for each in more.values()))

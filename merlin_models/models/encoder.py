@@ -108,7 +108,7 @@ class Encoder(Exportable, SavedWhole, SymbolicBuild, keras.Model):
                 raise ValueError(f"The encoder must return one tensor to index it. Received: {sorted(outputs)}")
             vectors.append(np.asarray(outputs, np.float32))
         if not ids:
-            raise ValueError("The data set must have at least one row. Received: none")
+            raise ValueError("The data set must have at least one batch. Received: none")
         return np.concatenate(ids), np.concatenate(vectors)
 
     def _features(self, features: Mapping[str, Any]) -> dict[str, Any]:

@@ -90,7 +90,18 @@ class PreparedSteps:
         finally:
             vars(self._step_options).update(before)
 
+    @contextlib.contextmanager
+    def _remade_after_errors(self) -> Iterator[None]:
+        # A compiled function that fails in its first trace may create no variables in a later one: another is made.
+        try:
+            yield
+        except Exception:
+            self.train_function = self.test_function = self.predict_function = None
+            raise
+
     def make_train_function(self, force: bool = False) -> Any:
+        if self.built and not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)  # not in a trace, which may fail
         self._forget_if_other("train_function", (self._step_options.pre, self._step_options.metrics_steps))
         return super().make_train_function(force)
 
@@ -109,19 +120,21 @@ class PreparedSteps:
         self._step_options.made[function] = options
 
     def train_step(self, data: Any) -> dict[str, Any]:
-        with self._options(training=True):
+        with self._remade_after_errors(), self._options(training=True):
             return super().train_step(self._prepared(data, self._step_options.pre, training=True))
 
     def test_step(self, data: Any) -> dict[str, Any]:
-        return super().test_step(self._prepared(data, self._step_options.test_pre, training=False))
+        with self._remade_after_errors():
+            return super().test_step(self._prepared(data, self._step_options.test_pre, training=False))
 
     def predict_step(self, data: Any) -> Any:
         pre = self._step_options.predict_pre
-        if pre is not None:
-            x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-            x, _, _ = run_pre(pre, x, None, None, training=False, testing=False)
-            data = (x,)
-        return super().predict_step(data)
+        with self._remade_after_errors():
+            if pre is not None:
+                x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+                x, _, _ = run_pre(pre, x, None, None, training=False, testing=False)
+                data = (x,)
+            return super().predict_step(data)
 
     def _prepared(self, data: Any, pre: Callable[..., Any] | None, training: bool) -> Any:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)

@@ -78,7 +78,7 @@ class TopKEncoder(Exportable, SavedWhole, SymbolicBuild, keras.Model):
                 raise TypeError(f"{argument} must be an Encoder. Received: {type(encoder).__name__}")
         self.query_encoder, self.candidate_encoder, self.topk_layer = query_encoder, candidate_encoder, topk_layer
         self._candidate_id = candidate_id
-        self._ranking_metrics: list[keras.metrics.Metric] | None = None
+        self._set_ranking_metrics(None)
         if candidates is not None:
             self.index_candidates(candidates)
         self._build_from_schema()
@@ -195,7 +195,12 @@ class TopKEncoder(Exportable, SavedWhole, SymbolicBuild, keras.Model):
         if k is not None:
             self.topk_layer.k = k
         super().compile(**kwargs)
-        self._ranking_metrics = list(metrics or TopKMetricsAggregator.default_metrics(self.k))
+        self._set_ranking_metrics(list(metrics or TopKMetricsAggregator.default_metrics(self.k)))
+
+    def _set_ranking_metrics(self, metrics: list[keras.metrics.Metric] | None) -> None:
+        self.__dict__["_ranking_metrics"] = (
+            metrics  # not tracked: a built model takes no more state, and files have none
+        )
 
     def evaluate(
         self,
@@ -257,6 +262,13 @@ class TopKEncoder(Exportable, SavedWhole, SymbolicBuild, keras.Model):
             "candidate_id": str(self._candidate_id),
             "candidate_id_is_tag": isinstance(self._candidate_id, Tags),
         }
+
+    def get_compile_config(self) -> dict[str, Any] | None:
+        metrics = self._ranking_metrics
+        return None if metrics is None else {"metrics": [keras.saving.serialize_keras_object(each) for each in metrics]}
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        self.compile(metrics=keras.saving.deserialize_keras_object(config["metrics"]))
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> TopKEncoder:

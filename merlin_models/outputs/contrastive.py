@@ -23,12 +23,11 @@ def ContrastiveOutput(
     candidate_name: str = "candidate",
     candidate_id: str | None = None,
     logq_sampling_correction: Any = False,
+    downscore_false_negatives: bool = True,
     task_name: str = "contrastive_output",
     **kwargs: Any,
 ) -> PredictionTask:
     """A task that tells a positive item from sampled negatives, by softmax cross-entropy over their products with a query.
-
-    Negatives with the id of a row's positive do not count for it.
 
     Args:
         to_call: None for the products of two towers' vectors. A column of item ids (or a schema with one tagged ``item_id``)
@@ -39,6 +38,7 @@ def ContrastiveOutput(
         query_name, candidate_name: the keys of the two vectors of two towers.
         candidate_id: the feature of the candidates' ids, of two towers; that tagged ``item_id`` if None.
         logq_sampling_correction: see ``logq_correction`` of :class:`ItemRetrievalTask`.
+        downscore_false_negatives: whether negatives with the id of a row's positive are left out of its softmax.
         task_name: what metrics begin with.
         **kwargs: of :class:`ItemRetrievalTask` or, with ``to_call``, :class:`SampledSoftmaxTask`.
 
@@ -46,7 +46,8 @@ def ContrastiveOutput(
         An :class:`ItemRetrievalTask` or a :class:`SampledSoftmaxTask`.
 
     Raises:
-        ValueError: for a schema without exactly one column tagged ``item_id``, or None as samplers of two towers.
+        ValueError: for a schema without exactly one column tagged ``item_id``, None as samplers of two towers, or
+            ``downscore_false_negatives=False`` where all rows of a table are candidates.
 
     Example:
         >>> import numpy as np, merlin_models.tf as ml
@@ -59,7 +60,13 @@ def ContrastiveOutput(
         >>> "contrastive_output/recall_at_10" in history.history
         True
     """
-    options = {"logq_correction": logq_sampling_correction, "loss": loss, "metrics": metrics, "task_name": task_name}
+    options = {
+        "logq_correction": logq_sampling_correction,
+        "downscore_false_negatives": downscore_false_negatives,
+        "loss": loss,
+        "metrics": metrics,
+        "task_name": task_name,
+    }
     if to_call is None:
         if negative_samplers is None:
             raise ValueError("negative_samplers must be given where to_call is None: there is no table of all items.")

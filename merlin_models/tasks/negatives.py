@@ -50,6 +50,8 @@ class Negatives(keras.layers.Layer):
         samplers: item samplers, their classes or names; "in-batch" if there is none.
         logq_correction: whether scores are corrected in training; or a ``PopularityLogitsCorrection`` with the frequencies of
             items, where samplers do not know them.
+        downscore_false_negatives: whether candidates with the id of a row's positive are no negatives of it, or count like
+            any other.
 
     Call arguments:
         positives: (batch, dim), the batch's items.
@@ -65,8 +67,17 @@ class Negatives(keras.layers.Layer):
         ValueError: if a sampler needs ids and there are none, or does not know what it is asked for.
     """
 
-    def __init__(self, samplers: Sequence[Any] = (), logq_correction: Any = False, **kwargs: Any):
+    def __init__(
+        self,
+        samplers: Sequence[Any] = (),
+        logq_correction: Any = False,
+        downscore_false_negatives: bool = True,
+        **kwargs: Any,
+    ):
         super().__init__(autocast=False, **kwargs)
+        if not isinstance(downscore_false_negatives, bool):
+            raise TypeError(f"downscore_false_negatives must be a bool. Received: {downscore_false_negatives!r}")
+        self.downscore_false_negatives = downscore_false_negatives
         samplers = list(samplers) if isinstance(samplers, list | tuple) else [samplers]
         made = [as_sampler(sampler) for sampler in samplers or ["in-batch"]]
         if not isinstance(logq_correction, bool) and not hasattr(logq_correction, "log_q"):
@@ -138,6 +149,8 @@ class Negatives(keras.layers.Layer):
             of_all = self._log_q(all_ids, ops.shape(ids)[0], rows)
             own = of_all[: ops.shape(ids)[0]] if in_batch else self._log_q(ids, ops.shape(ids)[0], rows)
         candidates = _joined([ops.cast(part.embeddings, positives.dtype) for part in parts])
+        if not self.downscore_false_negatives:
+            ids = all_ids = None
         return Pool(candidates, None if in_batch else positives, ids, all_ids, own, of_all)
 
     def _sample(self, sampler: Any, positives: Any, ids: Any, encode: Any, finish: Any, training: Any) -> Candidates:
@@ -179,7 +192,12 @@ class Negatives(keras.layers.Layer):
         if isinstance(correction, keras.layers.Layer):
             correction = keras.saving.serialize_keras_object(correction)
         samplers = [keras.saving.serialize_keras_object(sampler) for sampler in self.samplers]
-        return {**super().get_config(), "samplers": samplers, "logq_correction": correction}
+        return {
+            **super().get_config(),
+            "samplers": samplers,
+            "logq_correction": correction,
+            "downscore_false_negatives": self.downscore_false_negatives,
+        }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Negatives:

@@ -55,6 +55,8 @@ class ItemRetrievalTask(PredictionTask):
         query_name, item_name: the keys of the two vectors.
         item_id_name: the feature that tells which items are the same; that tagged ``item_id`` if None.
         precision: of float32 scores on a GPU: "float32", "tf32", or None for TensorFlow's own setting.
+        downscore_false_negatives: whether candidates with the id of a row's positive are no negatives of it.
+        logits_temperature: the later name of ``softmax_temperature``, in its place.
 
     Call arguments:
         inputs: ``{"query": (batch, dim), "item": (batch, dim)}``
@@ -99,15 +101,24 @@ class ItemRetrievalTask(PredictionTask):
         item_name: str = "item",
         item_id_name: str | None = None,
         precision: str | None = None,
+        downscore_false_negatives: bool = True,
+        logits_temperature: float | None = None,
         **kwargs: Any,
     ):
+        if logits_temperature is not None:
+            if softmax_temperature != 1.0:
+                raise ValueError(
+                    "softmax_temperature must not be given beside logits_temperature, its later name. "
+                    f"Received: {softmax_temperature} and {logits_temperature}"
+                )
+            softmax_temperature = logits_temperature
         metrics = TopKMetricsAggregator.default_metrics(10) if metrics is None else metrics
         super().__init__(target_name, task_name, task_block, loss, metrics, **kwargs)
         self.extra_pre_call, self.item_id_name = extra_pre_call, item_id_name
         self.query_name, self.item_name = query_name, item_name
         self.norm = L2Norm(dtype=self.dtype_policy) if normalize else None
         self.temperature = LogitsTemperature(softmax_temperature, learnable_temperature)
-        self.negatives = Negatives(samplers, logq_correction, dtype=self.dtype_policy)
+        self.negatives = Negatives(samplers, logq_correction, downscore_false_negatives, dtype=self.dtype_policy)
         if symmetric and not self.negatives.only_in_batch:
             raise ValueError(
                 "symmetric must be False unless the items of the batch are the only candidates. Received: True"
@@ -181,6 +192,7 @@ class ItemRetrievalTask(PredictionTask):
             "learnable_temperature": self.temperature.learnable,
             "samplers": negatives["samplers"],
             "logq_correction": negatives["logq_correction"],
+            "downscore_false_negatives": negatives["downscore_false_negatives"],
             "symmetric": self.softmax.symmetric,
             "query_name": self.query_name,
             "item_name": self.item_name,

@@ -134,8 +134,10 @@ def softmax_rows(
     positive = ops.sum(queries * positives, axis=1, keepdims=True) / temperature
     if pool.candidate_log_q is not None:
         scores, positive = scores - pool.candidate_log_q, positive - ops.expand_dims(pool.positive_log_q, 1)
-    candidate_ids = ops.arange(ops.shape(candidates)[0]) if pool.candidate_ids is None else pool.candidate_ids
-    positive_ids = candidate_ids[:batch] if pool.positive_ids is None else pool.positive_ids
+    candidate_ids, positive_ids = pool.candidate_ids, pool.positive_ids
+    if candidate_ids is None:  # all different: of the candidates a row's own is the one at its place, or none
+        candidate_ids = ops.arange(ops.shape(candidates)[0])
+        positive_ids = candidate_ids[:batch] if pool.positives is None else ops.full((batch,), -1, candidate_ids.dtype)
     valid = ops.expand_dims(positive_ids, 1) != candidate_ids
     pairs = ops.where(valid, loss.of_pairs(positive, ops.where(valid, scores, 0.0), valid), 0.0)
     rank = ops.sum(ops.cast(valid & (scores > positive), "int64"), axis=1)

@@ -45,6 +45,7 @@ class SampledSoftmaxTask(PredictionTask):
         learnable_temperature: whether the temperature is a weight; it begins with ``temperature``.
         min_id: smallest id of an item: rows before it are no candidates, but for a sampler that gives them.
         precision: of float32 scores on a GPU: "float32", "tf32", or None for TensorFlow's own setting.
+        downscore_false_negatives: whether candidates with the id of a row's positive are no negatives of it.
 
     Call arguments:
         inputs: (batch, dim), or a dictionary of such tensors, which are concatenated.
@@ -84,6 +85,7 @@ class SampledSoftmaxTask(PredictionTask):
         learnable_temperature: bool = False,
         min_id: int = 0,
         precision: str | None = None,
+        downscore_false_negatives: bool = True,
         **kwargs: Any,
     ):
         if isinstance(items, str):
@@ -102,7 +104,13 @@ class SampledSoftmaxTask(PredictionTask):
         self.num_rows, self.min_id = rows, min_id
         if samplers is None and logq_correction is not False:
             raise ValueError("logq_correction must be False where all rows are candidates. Received a correction")
-        self.negatives = None if samplers is None else Negatives(samplers, logq_correction, dtype=self.dtype_policy)
+        if samplers is None and not downscore_false_negatives:
+            raise ValueError("downscore_false_negatives must be True where all rows are candidates. Received: False")
+        self.negatives = (
+            None
+            if samplers is None
+            else Negatives(samplers, logq_correction, downscore_false_negatives, dtype=self.dtype_policy)
+        )
         self.norm = L2Norm(dtype=self.dtype_policy) if normalize else None
         self.temperature = LogitsTemperature(temperature, learnable_temperature)
         self.softmax = InbatchSoftmax(precision=precision, dtype=self.dtype_policy)
@@ -204,7 +212,9 @@ class SampledSoftmaxTask(PredictionTask):
 
     def get_config(self) -> dict[str, Any]:
         negatives = (
-            {"samplers": None, "logq_correction": False} if self.negatives is None else self.negatives.get_config()
+            {"samplers": None, "logq_correction": False, "downscore_false_negatives": True}
+            if self.negatives is None
+            else self.negatives.get_config()
         )
         column = self.item_column
         return {
@@ -212,6 +222,7 @@ class SampledSoftmaxTask(PredictionTask):
             "items": keras.saving.serialize_keras_object(self.table) if column is None else Schema([column]).to_json(),
             "samplers": negatives["samplers"],
             "logq_correction": negatives["logq_correction"],
+            "downscore_false_negatives": negatives["downscore_false_negatives"],
             "temperature": self.temperature.temperature,
             "normalize": self.norm is not None,
             "learnable_temperature": self.temperature.learnable,

@@ -55,6 +55,37 @@ def test_false_negatives_do_not_count_at_any_temperature(rng):
         assert loss_of(task, inputs, ids) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("loss", ["categorical_crossentropy", "bpr"])
+def test_false_negatives_count_where_one_asks_for_it(rng, loss):
+    inputs = {name: rng.normal(size=(BATCH, DIM)).astype(np.float32) for name in ("query", "candidate")}
+    ids = np.arange(BATCH) % 2
+    count = ml.ContrastiveOutput(loss=loss, downscore_false_negatives=False)
+    assert count.get_config()["downscore_false_negatives"] is False
+    again = type(count).from_config(count.get_config())
+    expected = loss_of(ml.ContrastiveOutput(loss=loss), inputs, np.arange(BATCH))  # as if all items were others
+    assert loss_of(count, inputs, ids) == pytest.approx(expected, rel=1e-6)
+    assert loss_of(again, inputs, ids) == pytest.approx(expected, rel=1e-6)
+    assert loss_of(ml.ContrastiveOutput(loss=loss), inputs, ids) != pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("loss", ["categorical_crossentropy", "bpr"])
+def test_false_negatives_among_drawn_items(loss):
+    """The only drawn item is the rows' own, with an equal score."""
+    inputs = {name: np.zeros((BATCH, DIM), np.float32) for name in ("query", "candidate")}
+    vectors = keras.layers.Embedding(100, DIM, embeddings_initializer="zeros")
+    sampler = ml.PopularityBasedSampler(99, min_id=99, max_num_samples=1, seed=1, item_encoder=vectors)
+    ids = np.full(BATCH, 99)
+    assert loss_of(ml.ContrastiveOutput(negative_samplers=sampler, loss=loss), inputs, ids) == pytest.approx(
+        0, abs=1e-6
+    )
+    task = ml.ContrastiveOutput(negative_samplers=sampler, loss=loss, downscore_false_negatives=False)
+    assert loss_of(task, inputs, ids) == pytest.approx(np.log(2), rel=1e-5)
+    with pytest.raises(TypeError, match=r"downscore_false_negatives must be a bool\. Received: 'no'"):
+        ml.ContrastiveOutput(downscore_false_negatives="no")
+    with pytest.raises(ValueError, match="must be True where all rows are candidates"):
+        ml.ContrastiveOutput(ITEM, negative_samplers=None, downscore_false_negatives=False)
+
+
 def test_only_the_positive_is_scored_outside_of_training(rng):
     inputs = {name: rng.normal(size=(3, DIM)).astype(np.float32) for name in ("query", "candidate")}
     task = ml.ContrastiveOutput()

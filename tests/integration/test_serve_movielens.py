@@ -188,6 +188,27 @@ def test_wrong_requests_name_the_field_and_its_rule(raw_model, request_body, fie
     assert rule in error["msg"]
 
 
+@pytest.mark.slow  # a server in a process of its own, which imports TensorFlow and NVTabular
+def test_the_benchmark_s_server(twin, quickstart_output, tmp_path, monkeypatch):
+    from benchmarks.harness import Plan
+    from benchmarks.models import bench_serving_http, serving_http
+
+    output = shutil.copytree(twin.folder, tmp_path / "output")
+    shutil.copy(quickstart_output / "model.keras", output)
+    monkeypatch.setattr(serving_http, "_quickstart_output", lambda: output)
+    case = bench_serving_http.CASES["http_b2_c2_smoke"]
+    problem, provider = case.build(), serving_http.Native()
+    provider.setup(problem, "cpu", "forward", "")
+    process = provider._server.process
+    assert bench_serving_http.check(provider, problem, "forward", "") < 1e-6
+    latencies, numbers = provider.own_times(Plan(case, "cpu", "forward", "", seconds=0.5))
+    assert len(latencies) >= 2
+    assert numbers["p99_ms"] == pytest.approx(sorted(latencies)[int(len(latencies) * 0.99)], abs=1e-3)
+    assert provider.peak_process_bytes() > 100e6
+    vars(provider).clear()  # as the harness does
+    assert process.poll() is not None
+
+
 def test_load_over_the_wire(raw_model, capsys):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

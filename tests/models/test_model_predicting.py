@@ -42,6 +42,9 @@ def test_batch_predict_of_dictionaries():
     assert list(out) == [*given, TASK]
     assert out["title"] is given["title"]
     np.testing.assert_allclose(out[TASK], model.predict(features, verbose=0), rtol=1e-5)
+    none = model.batch_predict({name: value[:0] for name, value in given.items()}, batch_size=4)
+    assert list(none) == [*given, TASK]
+    assert none[TASK].shape == (0, 1)
 
 
 def test_batch_predict_of_several_tasks_and_vectors():

@@ -94,6 +94,43 @@ def test_what_pre_returns(pre, expected):
     assert run_pre(pre, 1, 10, 100, training=True, testing=False) == expected
 
 
+def _raise(inputs):
+    raise ValueError("no such batch")
+
+
+@pytest.mark.parametrize(
+    ("step", "wrong"),
+    [
+        ("fit", "targets"),
+        ("fit", "features"),
+        ("fit", "pre"),
+        ("train_on_batch", "targets"),
+        ("train_on_batch", "features"),
+    ],
+)
+def test_what_failed_runs_with_the_right_data(step, wrong, tmp_path):
+    """An error of the first batch, in a trace, leaves neither a function nor an optimizer behind that cannot be used."""
+    (features, targets), model, whole = ratings(64), compiled(), compiled()
+    whole.set_weights(model.get_weights())
+    bad_features = {name: value for name, value in features.items() if name != "userId"}
+    batches = {"targets": (features, np.ones((64, 2))), "features": (bad_features, targets), "pre": (features, targets)}
+    options = {} if step == "train_on_batch" else {"shuffle": False, "verbose": 0}
+    with pytest.raises(ValueError, match=r"must have|no such batch"):
+        getattr(model, step)(*batches[wrong], **options, **({"pre": _raise} if wrong == "pre" else {}))
+    model.save(tmp_path / "model.keras")  # in between, too
+    keras.models.load_model(tmp_path / "model.keras")
+    for each in (model, whole):
+        getattr(each, step)(features, targets, **options)
+    for own, expected in zip(model.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_array_equal(own, expected)
+    with pytest.raises(ValueError, match="must have all features"):
+        model.predict(bad_features, verbose=0)
+    assert model.predict(features, verbose=0).shape == (64, 1)
+    with pytest.raises(ValueError, match="must have the shape"):
+        model.evaluate(features, np.ones((64, 2)), verbose=0)
+    assert np.isfinite(model.evaluate(features, targets, verbose=0)).all()
+
+
 def test_wrong_pre():
     (features, targets), model = ratings(8), compiled(run_eagerly=True)
     for call in (model.fit, model.evaluate):

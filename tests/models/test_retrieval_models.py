@@ -105,6 +105,25 @@ def test_evaluation_on_the_catalogue(trained):
     assert trained.evaluate(rows, item_corpus=recommender) == pytest.approx(list(results.values()))
 
 
+def test_a_recommender_is_compiled_with_another_k(trained, tmp_path):
+    recommender, users = trained.to_top_k_encoder(CATALOGUE, k=8), {"userId": np.arange(1, USERS + 1)}
+    assert recommender.predict(users, verbose=0)[1].shape == (USERS, 8)
+    best = recommender.recommend(users).identifiers
+    recommender.compile(k=3)
+    np.testing.assert_array_equal(recommender.predict(users, verbose=0)[1], best[:, :3])
+    rows = interactions()
+    batches = tf.data.Dataset.from_tensor_slices((rows, rows["movieId"])).batch(32)
+    assert set(recommender.evaluate(batches, return_dict=True)) == {name.split("/")[1][:-2] + "3" for name in METRICS}
+    recommender.compile(metrics=[ml.RecallAt(2)])
+    assert list(recommender.evaluate(batches, return_dict=True)) == ["recall_at_2"]
+    recommender.save(tmp_path / "recommender.keras")
+    loaded = keras.models.load_model(tmp_path / "recommender.keras")
+    np.testing.assert_array_equal(loaded.predict(users, verbose=0)[1], best[:, :3])
+    assert loaded.evaluate(batches, return_dict=True) == recommender.evaluate(batches, return_dict=True)
+    with pytest.raises(ValueError, match=rf"at most the number of candidates, {MOVIES}\. Received: 9999"):
+        recommender.compile(k=9999)
+
+
 def test_evaluation_without_seen_items(trained):
     rows = {
         name: np.array(value)
@@ -125,6 +144,21 @@ def test_data_of_all_forms(trained):
         encoded = trained.item_embeddings(data)
         assert sorted(encoded.index) == sorted(set(rows["movieId"]))
     np.testing.assert_allclose(encoded.loc[rows["movieId"][7]], expected[7], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("frame", [False, True])
+def test_data_without_rows(trained, frame):
+    users = {"userId": np.zeros(0, np.int64)}
+    users = pd.DataFrame(users) if frame else users
+    recommender = trained.to_top_k_encoder(CATALOGUE, k=3)
+    seen = {"userId": np.array([1]), "movieId": np.array([2])}
+    for k, found in ((3, recommender.recommend(users)), (2, recommender.recommend(users, exclude_seen=seen, k=2))):
+        assert found.scores.shape == found.identifiers.shape == (0, k)
+        assert found.identifiers.dtype == np.int64
+    assert trained.to_query_encoder().batch_predict(users).shape == (0, 16)
+    assert trained.query_embeddings(users).shape == (0, 16)
+    with pytest.raises(ValueError, match=r"at most the number of candidates, 0\. Received: 10"):
+        trained.to_top_k_encoder({name: value[:0] for name, value in CATALOGUE.items()})
 
 
 def test_files(trained, tmp_path):

@@ -24,6 +24,7 @@ from merlin_models.ops import (
     encode_bags,
     inbatch_softmax,
     inbatch_softmax_reference,
+    lookup_interaction,
     sampled_softmax,
     to_dense,
     to_ragged,
@@ -215,6 +216,58 @@ def check_dot_interaction(data):
         close(result, dot_interaction_reference(parts, **options)[0])
 
 
+WRONG_LOOKUPS = [
+    "tensor",
+    "dims",
+    "dtypes",
+    "first dim",
+    "first batch",
+    "batches",
+    "combiner",
+    "index",
+    "names",
+    "order",
+]
+WRONG_LOOKUPS += ["pad", "precision", "output"]
+
+
+def check_lookup_interaction(data):
+    """Lists of one table and one id of another, beside a first vector."""
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    wrong = drawn_wrong(data, [*WRONG_BAGS, *WRONG_LOOKUPS])
+    rows, dim = data.draw(st.integers(1, 20)), data.draw(st.integers(1, 40))
+    combiner = data.draw(st.sampled_from(["sum", "mean", "sqrtn", "max"]))
+    make, feature = drawn_bags(data, rng, rows, combiner != "max" and data.draw(st.booleans()), wrong)
+    batch = len(feature[1]) - 1
+    ids = rng.integers(0, 9, (batch + (wrong == "batches"), 1))
+    arrays = [rng.normal(size=shape).astype(np.float32) for shape in ((rows, dim), (9, dim), (batch, dim))]
+    first = {"first dim": np.zeros((batch, dim + 1)), "first batch": np.zeros((batch + 1, dim))}.get(wrong, arrays[2])
+    other = {"dims": tf.zeros((9, dim + 1)), "dtypes": tf.zeros((9, dim), tf.float16)}.get(wrong, arrays[1])
+    tables = [tf.Variable(arrays[0]), tf.constant(other) if wrong == "tensor" else tf.Variable(other)]
+    options = {"order": data.draw(st.sampled_from(["lower", "upper"])), "pad_to": data.draw(st.integers(1, 16))}
+    options |= {"self_interaction": data.draw(st.booleans()), "concat_first": data.draw(st.booleans())}
+    given_options = options | {
+        "order": {"order": "middle"},
+        "pad": {"pad_to": 0},
+        "precision": {"precision": "float8"},
+        "output": {"output_dtype": "int32"},
+        "names": {"names": ["a", "b", "c"]},
+    }.get(wrong, {})
+
+    def call():
+        combiners = ["product" if wrong == "combiner" else combiner, "sum"]
+        features = [make(), Bags(tf.constant(ids), None, None)]
+        return lookup_interaction(
+            tables, features, [0, 2 if wrong == "index" else 1], combiners, first.astype(np.float32), **given_options
+        )
+
+    result = answer(call, wrong)
+    if wrong is None:
+        pooled = embedding_bag_reference([arrays[0]], [(*feature, None)], [0], [combiner])[0][0]
+        vectors = [arrays[2].astype(np.float64), pooled, arrays[1][ids[:, 0]]]
+        close(result, dot_interaction_reference(vectors, **options)[0])
+
+
 WRONG_SOFTMAX = ["dtype", "dtypes", "rank", "dim", "fewer", "ids float", "ids size", "log_q int", "log_q size"]
 WRONG_SOFTMAX += ["temperature", "temperature rank", "symmetric", "precision", "positives", "only positive_ids"]
 
@@ -301,6 +354,7 @@ CHECKS = {
     "embedding_bag_update": check_update,
     "encode_bags": check_encode,
     "dot_interaction": check_dot_interaction,
+    "lookup_interaction": check_lookup_interaction,
     "inbatch_softmax": check_inbatch_softmax,
     "sampled_softmax": check_sampled_softmax,
     "ragged": check_ragged,

@@ -368,3 +368,10 @@ def test_pairwise_losses(rng, name):
 def test_pairwise_losses_leave_out_accidental_hits(rng):
     inputs = vectors(rng, 2)
     assert float(run(ml.ItemRetrievalTask("bpr"), inputs, np.array([5, 5]))) == 0
+
+
+def test_both_names_of_the_temperature():
+    late, early = ml.ItemRetrievalTask(logits_temperature=0.5), ml.ItemRetrievalTask(softmax_temperature=0.5)
+    assert late.get_config()["softmax_temperature"] == early.get_config()["softmax_temperature"] == 0.5
+    with pytest.raises(ValueError, match=r"its later name\. Received: 2 and 0\.5"):
+        ml.ItemRetrievalTask(softmax_temperature=2, logits_temperature=0.5)
