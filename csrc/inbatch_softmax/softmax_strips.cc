@@ -15,6 +15,7 @@ namespace {
 constexpr int64_t kStripFloats = 1 << 21;         // of a strip's weights: 8 MB
 constexpr int64_t kStripFloatsAThread = 1 << 18;  // or 1 MB a thread, where that is more
 constexpr int64_t kLeastRows = 96;                // of a strip: each reads and writes the sums of all candidates
+constexpr int64_t kLargestTile = 12;              // rows of any instruction set's tile, of which a block has whole ones
 
 // A block of queries with its weights.
 class KeptBlock {
@@ -152,7 +153,7 @@ class Strips {
 }  // namespace
 
 bool InbatchSoftmaxSumsCandidates(int64_t batch, int64_t candidates) {
-  return std::min(batch, kLeastRows) * candidates <= kStripFloats;
+  return RoundUp(std::min(batch, kLeastRows), kLargestTile) * candidates <= kStripFloats;
 }
 
 void SoftmaxInStrips(const InbatchSoftmax& call, const SoftmaxQueries& queries, Threads& threads) {

@@ -126,9 +126,9 @@ def test_nan_is_not_hidden(rng):
 
 def test_too_many_candidates_are_not_summed():
     assert native.inbatch_softmax_sums_candidates(10**9, 20_000)
-    assert native.inbatch_softmax_sums_candidates(1, 10**6)
+    assert native.inbatch_softmax_sums_candidates(1, 10**5)
     assert not native.inbatch_softmax_sums_candidates(10**9, 30_000)
-    assert not native.inbatch_softmax_sums_candidates(1, 10**7)
+    assert not native.inbatch_softmax_sums_candidates(1, 10**6)
 
 
 def test_wrong_arguments(rng):
