@@ -12,11 +12,12 @@
 namespace merlin {
 namespace {
 
-constexpr int64_t kRowsAhead = 4;
+constexpr int64_t kRowsAhead = 8;
 constexpr int64_t kNanosecondsAnEntry = 100;
 
+// Into the second cache, as rows.inc says.
 void Prefetch(const void* from, int64_t bytes) {
-  for (int64_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(static_cast<const char*>(from) + byte, 1);
+  for (int64_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(static_cast<const char*>(from) + byte, 0, 2);
 }
 
 // Where a row and its state lie.
@@ -81,11 +82,12 @@ void EmbeddingBagUpdate(const BagBatch& batch, const std::vector<UpdateTable>& t
   const int64_t partitions = entries.num_partitions();
   threads.For(partitions, kNanosecondsAnEntry * (entries.size() / partitions + 1), [&](int64_t begin, int64_t end) {
     std::vector<int64_t> runs;
+    std::vector<BagEntries::Entry> buffer;
     std::vector<float> sum;
     BagEntries::Scratch scratch;
     for (int64_t p = begin; p < end; ++p) {
       runs.clear();
-      entries.Sort(p, &runs);
+      entries.Sort(p, &buffer, &runs);
       if (runs.empty()) continue;
       const int64_t count = static_cast<int64_t>(runs.size());
       runs.push_back(entries.partition_end(p));
