@@ -209,7 +209,7 @@ void BagEntries::PrefetchRun(int64_t begin, int64_t end, int table) const {
     const BagFeature& feature = batch_.features[f];
     const char* row = static_cast<const char*>(feature.grad) +
                       (entries_[i].bag - bag_base_[f]) * feature.output_stride * SizeOf(batch_.output_dtype);
-    for (int64_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(row + byte, 0, 2);
+    PrefetchRow(row, bytes);
   }
 }
 
