@@ -3,6 +3,9 @@
 // Each thread owns a contiguous slice of every table's ids and one sum of `dim` floats. Rows are asked for 8 KB of them
 // early, and into the second cache: with __builtin_prefetch's locality 3, the first cache, 40 % more time was measured
 // on an EPYC, since that cache's queue of misses is full before the memory is busy.
+#include <pthread.h>
+#include <sched.h>
+
 #include <algorithm>
 #include <cstdint>
 #include <thread>
@@ -25,6 +28,18 @@ void SumRows(const float* table, int64_t dim, const int64_t* ids, int64_t begin,
   }
 }
 
+// Puts a thread on the processor of that number among those allowed, so that none waits behind another.
+void Place(std::thread& thread, int number) {
+  cpu_set_t allowed, one;
+  CPU_ZERO(&one);
+  if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0) return;
+  number %= CPU_COUNT(&allowed);
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (CPU_ISSET(cpu, &allowed) && number-- == 0) CPU_SET(cpu, &one);
+  }
+  pthread_setaffinity_np(thread.native_handle(), sizeof(one), &one);
+}
+
 }  // namespace
 
 // Writes the sum of table t's rows to sums[t]: [dims[t]].
@@ -39,7 +54,10 @@ extern "C" void gather_floor(int num_tables, const float* const* tables, const i
     }
   };
   std::vector<std::thread> threads;
-  for (int thread = 0; thread < num_threads; ++thread) threads.emplace_back(work, thread);
+  for (int thread = 0; thread < num_threads; ++thread) {
+    threads.emplace_back(work, thread);
+    Place(threads.back(), thread);
+  }
   for (auto& thread : threads) thread.join();
   for (int t = 0; t < num_tables; ++t) {
     for (int64_t d = 0; d < dims[t]; ++d) {
