@@ -16,8 +16,12 @@ namespace {
 constexpr int64_t kBytesAhead = 8192;
 constexpr int64_t kFloatsPerLine = 16;
 
-void SumRows(const float* table, int64_t dim, const int64_t* ids, int64_t begin, int64_t end, float* sum) {
-  const int64_t ahead = std::clamp<int64_t>(kBytesAhead / (4 * dim), 4, 64);
+// With kDim, the sum of so many columns is kept in registers; 0: any number of them, in memory.
+template <int64_t kDim>
+void SumRows(const float* table, int64_t any_dim, const int64_t* ids, int64_t begin, int64_t end, float* total) {
+  const int64_t dim = kDim ? kDim : any_dim, ahead = std::clamp<int64_t>(kBytesAhead / (4 * dim), 4, 64);
+  float registers[kDim ? kDim : 1] = {};
+  float* sum = kDim ? registers : total;
   for (int64_t i = begin; i < end; ++i) {
     if (i + ahead < end) {
       const float* later = table + ids[i + ahead] * dim;
@@ -26,6 +30,7 @@ void SumRows(const float* table, int64_t dim, const int64_t* ids, int64_t begin,
     const float* row = table + ids[i] * dim;
     for (int64_t d = 0; d < dim; ++d) sum[d] += row[d];
   }
+  if (kDim) std::copy(registers, registers + kDim, total);
 }
 
 // Puts a thread on the processor of that number among those allowed, so that none waits behind another.
@@ -50,7 +55,8 @@ extern "C" void gather_floor(int num_tables, const float* const* tables, const i
     for (int t = 0; t < num_tables; ++t) {
       parts[thread].emplace_back(dims[t]);
       const int64_t begin = num_ids[t] * thread / num_threads, end = num_ids[t] * (thread + 1) / num_threads;
-      SumRows(tables[t], dims[t], ids[t], begin, end, parts[thread].back().data());
+      const auto sum_rows = dims[t] == 128 ? SumRows<128> : dims[t] == 64 ? SumRows<64> : SumRows<0>;
+      sum_rows(tables[t], dims[t], ids[t], begin, end, parts[thread].back().data());
     }
   };
   std::vector<std::thread> threads;
