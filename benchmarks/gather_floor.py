@@ -28,20 +28,27 @@ def _library() -> ctypes.CDLL:
         return ctypes.CDLL(str(target))
 
 
-def sum_rows(table: np.ndarray, ids: np.ndarray, threads: int) -> np.ndarray:
-    """Sum of the rows of a float32 table at int64 ids, shape (dim,)."""
-    if table.dtype != np.float32 or ids.dtype != np.int64:
-        raise ValueError(f"table must be float32 and ids int64. Received: {table.dtype} and {ids.dtype}")
-    total = np.empty(table.shape[1], np.float32)
+def sum_rows(tables: list[np.ndarray], ids: list[np.ndarray], threads: int) -> list[np.ndarray]:
+    """Sum of the rows of each float32 table at its int64 ids, shapes (dim,)."""
+    for table, values in zip(tables, ids, strict=True):
+        if table.dtype != np.float32 or values.dtype != np.int64:
+            raise ValueError(f"tables must be float32 and ids int64. Received: {table.dtype} and {values.dtype}")
+    sums = [np.empty(table.shape[1], np.float32) for table in tables]
+    count = len(tables)
     _library().gather_floor(
-        ctypes.c_void_p(table.ctypes.data),
-        ctypes.c_int64(table.shape[1]),
-        ctypes.c_void_p(ids.ctypes.data),
-        ctypes.c_int64(len(ids)),
+        ctypes.c_int(count),
+        _pointers(tables),
+        (ctypes.c_int64 * count)(*(table.shape[1] for table in tables)),
+        _pointers(ids),
+        (ctypes.c_int64 * count)(*map(len, ids)),
         ctypes.c_int(threads),
-        ctypes.c_void_p(total.ctypes.data),
+        _pointers(sums),
     )
-    return total
+    return sums
+
+
+def _pointers(arrays: list[np.ndarray]) -> Any:
+    return (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
 
 
 class GatherFloor(Provider):
@@ -69,5 +76,4 @@ class GatherFloor(Provider):
         self._threads = num_threads()
 
     def forward(self, i: int) -> list[np.ndarray]:
-        pairs = zip(self._tables, self._sets[i], strict=True)
-        return [sum_rows(table, ids, self._threads) for table, ids in pairs]
+        return sum_rows(self._tables, self._sets[i], self._threads)

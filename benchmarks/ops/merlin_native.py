@@ -15,6 +15,7 @@ from benchmarks.ops.embedding_bag_problem import (
     EPSILON,
     LEARNING_RATE,
     TABLE_SCALE,
+    aligned_empty,
     numpy_dtype,
 )
 from benchmarks.ops.peers_torch import optimizer_state_factor
@@ -210,7 +211,9 @@ class _NumpyArrays:
         return np.full((rows, dim), np.nan, self._dtype)
 
     def filled(self, shape: tuple[int, ...], value: float) -> np.ndarray:
-        return np.full(shape, value, np.float32)
+        filled = aligned_empty(shape, np.float32)
+        filled[...] = value
+        return filled
 
     def to_numpy(self, array: np.ndarray, dtype: Any = np.float32) -> np.ndarray:
         return array.astype(dtype)

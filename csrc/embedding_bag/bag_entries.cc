@@ -4,7 +4,6 @@
 #include <cstring>
 #include <utility>
 
-#include "embedding_bag/bag_reader.h"
 #include "embedding_bag/rows.h"
 
 namespace merlin {
@@ -12,6 +11,7 @@ namespace {
 
 constexpr int kPartitionBits = 8;
 constexpr int kDigitBits = 8;
+constexpr int64_t kSharesAThread = 16;  // so many that one with long bags is not what the others wait for
 
 int BitsFor(int64_t count) {
   int bits = 0;
@@ -48,11 +48,7 @@ BagEntries::BagEntries(const BagBatch& batch, Threads& threads) : batch_(batch) 
   row_base_ = {0};
   for (const BagTable& table : batch.tables) row_base_.push_back(row_base_.back() + table.num_rows);
   bag_base_ = {0};
-  std::vector<int64_t> id_base{0};
-  for (const BagFeature& feature : batch.features) {
-    bag_base_.push_back(bag_base_.back() + feature.num_bags);
-    id_base.push_back(id_base.back() + feature.num_ids);
-  }
+  for (const BagFeature& feature : batch.features) bag_base_.push_back(bag_base_.back() + feature.num_bags);
   Check(bag_base_.back() < (int64_t{1} << 32),
         "All features together must have fewer than 2^32 bags. Received: ", bag_base_.back());
 
@@ -63,79 +59,92 @@ BagEntries::BagEntries(const BagBatch& batch, Threads& threads) : batch_(batch) 
     only_feature_[t] = readers[t]++ == 0 ? static_cast<int>(f) : -1;
   }
 
-  // Entries at the places of their ids; padding leaves row -1.
-  std::vector<Entry>& unsorted = scratch_;
-  unsorted.assign(id_base.back(), Entry{-1, 0, 0.0f});
   winners_.resize(batch.features.size());
+  int64_t ids = 0;
   for (size_t f = 0; f < batch.features.size(); ++f) {
     const BagFeature& feature = batch.features[f];
+    ids += feature.num_ids;
     if (feature.combiner == Combiner::kMax) {
       winners_[f].resize(feature.num_bags * batch.tables[feature.table].dim);
     }
   }
-  ForEachBag(batch, threads, [&](int f, int64_t begin, int64_t end, FirstError& error) {
-    const BagFeature& feature = batch.features[f];
-    const BagTable& table = batch.tables[feature.table];
-    BagReader reader(batch, f);
-    BagReader::Block block;
-    std::vector<float> largest(table.dim);
-    for (int64_t next = begin; next < end;) {
-      next = reader.Read(next, end, &block, error);
-      if (error) return;
-      for (const BagReader::Bag& bag : block.bags) {
-        if (feature.combiner == Combiner::kMax) {
-          MaxOfRows(batch, table, block.rows.data() + bag.begin, bag.count, largest.data(),
-                    winners_[f].data() + bag.bag * table.dim);
-        }
-        for (int64_t i = 0; i < bag.count; ++i) {
-          Entry& entry = unsorted[id_base[f] + block.positions[bag.begin + i]];
-          entry.row = row_base_[feature.table] + block.rows[bag.begin + i];
-          entry.bag = static_cast<uint32_t>(bag_base_[f] + bag.bag);
-          entry.coef = bag.scale * block.weights[bag.begin + i];
-          if (feature.combiner == Combiner::kMax) {
-            const int32_t place = static_cast<int32_t>(i);
-            std::memcpy(&entry.coef, &place, 4);
-          }
-        }
-      }
-    }
-  });
 
-  // Deal into partitions: worker w handles one contiguous share of the input, so the order stays that of the input.
+  // The bags are split into shares. Each share's entries are counted by partition, and dealt behind those of the shares
+  // before it: the order within a partition is that of the input.
   const int row_bits = BitsFor(row_base_.back());
-  const int low_bits = low_bits_ = std::max(0, row_bits - kPartitionBits);
-  const int64_t partitions = (row_base_.back() >> low_bits) + 1;
-  const int64_t shares = std::max(1, threads.count());
-  const int64_t total = static_cast<int64_t>(unsorted.size());
+  low_bits_ = std::max(0, row_bits - kPartitionBits);
+  const int64_t partitions = (row_base_.back() >> low_bits_) + 1, bags = bag_base_.back();
+  const int64_t shares = std::max<int64_t>(1, std::min<int64_t>(bags, kSharesAThread * threads.count()));
   std::vector<int64_t> place(shares * partitions);
-  const auto share_begin = [&](int64_t share) { return total * share / shares; };
-  threads.For(shares, total / shares + 1, [&](int64_t begin, int64_t end) {
-    for (int64_t share = begin; share < end; ++share) {
-      for (int64_t i = share_begin(share); i < share_begin(share + 1); ++i) {
-        if (unsorted[i].row >= 0) ++place[share * partitions + (unsorted[i].row >> low_bits)];
+  FirstError error;
+  const auto for_shares = [&](int64_t nanoseconds_an_id, const auto& body) {
+    threads.For(shares, nanoseconds_an_id * (ids / shares + 1), [&](int64_t begin, int64_t end) {
+      for (int64_t share = begin; share < end; ++share) {
+        body(bags * share / shares, bags * (share + 1) / shares, place.data() + share * partitions);
       }
-    }
-  });
+    });
+    error.ThrowIfSet();
+  };
+  for_shares(2, [&](int64_t begin, int64_t end, int64_t* counts) { Count(begin, end, counts, error); });
   partition_begin_ = {0};
   int64_t filled = 0;
   for (int64_t p = 0; p < partitions; ++p) {
     for (int64_t share = 0; share < shares; ++share) filled += std::exchange(place[share * partitions + p], filled);
     partition_begin_.push_back(filled);
   }
-  entries_.resize(filled);
-  threads.For(shares, 4 * (total / shares + 1), [&](int64_t begin, int64_t end) {
-    for (int64_t share = begin; share < end; ++share) {
-      for (int64_t i = share_begin(share); i < share_begin(share + 1); ++i) {
-        if (unsorted[i].row < 0) continue;
-        entries_[place[share * partitions + (unsorted[i].row >> low_bits)]++] = unsorted[i];
+  entries_.reset(new Entry[filled]);
+  for_shares(4, [&](int64_t begin, int64_t end, int64_t* places) { Deal(begin, end, places, error); });
+}
+
+void BagEntries::Count(int64_t begin, int64_t end, int64_t* counts, FirstError& error) const {
+  BagReader::Block block;
+  ForBags(bag_base_, begin, end, [&](int f, int64_t first, int64_t last) {
+    const BagReader reader(batch_, f);
+    const int64_t base = row_base_[batch_.features[f].table];
+    for (int64_t next = first; next < last && !error;) {
+      next = reader.Read(next, last, &block, error);
+      if (error) return;
+      for (const int64_t row : block.rows) ++counts[(base + row) >> low_bits_];
+    }
+  });
+}
+
+void BagEntries::Deal(int64_t begin, int64_t end, int64_t* places, FirstError& error) {
+  BagReader::Block block;
+  std::vector<float> largest;
+  ForBags(bag_base_, begin, end, [&](int f, int64_t first, int64_t last) {
+    const BagFeature& feature = batch_.features[f];
+    const BagTable& table = batch_.tables[feature.table];
+    const int64_t base = row_base_[feature.table];
+    const BagReader reader(batch_, f);
+    largest.resize(table.dim);
+    for (int64_t next = first; next < last && !error;) {
+      next = reader.Read(next, last, &block, error);
+      if (error) return;
+      for (const BagReader::Bag& bag : block.bags) {
+        const bool is_max = feature.combiner == Combiner::kMax;
+        if (is_max) {
+          MaxOfRows(batch_, table, block.rows.data() + bag.begin, bag.count, largest.data(),
+                    winners_[f].data() + bag.bag * table.dim);
+        }
+        for (int64_t i = 0; i < bag.count; ++i) {
+          const int64_t row = base + block.rows[bag.begin + i];
+          Entry entry{row, static_cast<uint32_t>(bag_base_[f] + bag.bag), bag.scale * block.WeightOf(bag.begin + i)};
+          if (is_max) {
+            const int32_t own = static_cast<int32_t>(i);
+            std::memcpy(&entry.coef, &own, 4);
+          }
+          entries_[places[row >> low_bits_]++] = entry;
+        }
       }
     }
   });
 }
 
-void BagEntries::Sort(int64_t partition, std::vector<int64_t>* runs) {
+void BagEntries::Sort(int64_t partition, std::vector<Entry>* buffer, std::vector<int64_t>* runs) {
   const int64_t first = partition_begin_[partition], last = partition_begin_[partition + 1];
-  SortByRow(entries_.data() + first, scratch_.data() + first, last - first, low_bits_);
+  buffer->resize(last - first);
+  SortByRow(entries_.get() + first, buffer->data(), last - first, low_bits_);
   for (int64_t i = first; i < last; ++i) {
     if (i == first || entries_[i].row != entries_[i - 1].row) runs->push_back(i);
   }
@@ -200,7 +209,7 @@ void BagEntries::PrefetchRun(int64_t begin, int64_t end, int table) const {
     const BagFeature& feature = batch_.features[f];
     const char* row = static_cast<const char*>(feature.grad) +
                       (entries_[i].bag - bag_base_[f]) * feature.output_stride * SizeOf(batch_.output_dtype);
-    for (int64_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(row + byte);
+    PrefetchRow(row, bytes);
   }
 }
 

@@ -3,8 +3,10 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
+#include "embedding_bag/bag_reader.h"
 #include "embedding_bag/embedding_bag.h"
 
 namespace merlin {
@@ -27,8 +29,8 @@ class BagEntries {
   const std::vector<int64_t>& row_bases() const { return row_base_; }
 
   // Sorts the entries of a partition, by row and then in the order of the input, and appends to `runs` where each row's
-  // entries begin. Partitions may be sorted side by side.
-  void Sort(int64_t partition, std::vector<int64_t>* runs);
+  // entries begin. Partitions may be sorted side by side, each with a `buffer` that is kept between calls.
+  void Sort(int64_t partition, std::vector<Entry>* buffer, std::vector<int64_t>* runs);
   int64_t partition_end(int64_t partition) const { return partition_begin_[partition + 1]; }
   int TableOf(int64_t row) const;
 
@@ -43,12 +45,16 @@ class BagEntries {
 
  private:
   int FeatureOf(uint32_t bag, int table) const;
+  // Of the bags [begin, end) of all features: the number of their entries in each partition; and puts them there, each
+  // at its partition's next place.
+  void Count(int64_t begin, int64_t end, int64_t* counts, FirstError& error) const;
+  void Deal(int64_t begin, int64_t end, int64_t* places, FirstError& error);
 
   const BagBatch& batch_;
-  std::vector<int64_t> row_base_;         // first row of each table in Entry::row
-  std::vector<int64_t> bag_base_;         // first bag of each feature in Entry::bag
-  std::vector<int> only_feature_;         // of each table: the feature that reads it, or -1 for several
-  std::vector<Entry> entries_, scratch_;  // the same size
+  std::vector<int64_t> row_base_;     // first row of each table in Entry::row
+  std::vector<int64_t> bag_base_;     // first bag of each feature in Entry::bag
+  std::vector<int> only_feature_;     // of each table: the feature that reads it, or -1 for several
+  std::unique_ptr<Entry[]> entries_;  // not set before they are dealt: memory is touched first by who writes it
   std::vector<int64_t> partition_begin_;
   std::vector<std::vector<int32_t>> winners_;  // for kMax features: [num_bags, dim] place of the largest value
   int low_bits_;                               // of a row, that differ within a partition

@@ -1,11 +1,12 @@
 #include "embedding_bag/bag_reader.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace merlin {
 namespace {
 
-constexpr size_t kRowsABlock = 4096;
+constexpr int64_t kRowsABlock = 4096;
 
 float ScaleOf(Combiner combiner, float sum, float sum_of_squares) {
   if (combiner == Combiner::kMean) return sum == 0.0f ? 0.0f : 1.0f / sum;
@@ -15,41 +16,107 @@ float ScaleOf(Combiner combiner, float sum, float sum_of_squares) {
 
 }  // namespace
 
+BagReader::BagReader(const BagBatch& batch, int feature)
+    : batch_(batch),
+      index_(feature),
+      feature_(batch.features[feature]),
+      ids_a_bag_(feature_.num_bags == 0 ? 0 : feature_.num_ids / feature_.num_bags) {}
+
+// The first bag, behind `begin`, in front of which the block is full.
+int64_t BagReader::EndOfBlock(int64_t begin, int64_t end) const {
+  const int64_t full = FirstOf(begin) + kRowsABlock;
+  if (FirstOf(end) <= full) return end;
+  if (!feature_.row_splits) return std::min(end, begin + (kRowsABlock + ids_a_bag_ - 1) / ids_a_bag_);
+  return std::lower_bound(feature_.row_splits + begin + 1, feature_.row_splits + end, full) - feature_.row_splits;
+}
+
+void BagReader::SetError(int64_t position, int64_t id, FirstError& error) const {
+  int64_t bag = 0;
+  while (FirstOf(bag + 1) <= position) ++bag;
+  error.Set(Concat("Ids of feature '", batch_.names[index_], "' must be in [0, ",
+                   batch_.tables[feature_.table].num_rows, "), the rows of its table. Received: ", id, " at position ",
+                   position, " (bag ", bag, ")"));
+}
+
 template <typename Id>
 int64_t BagReader::ReadAs(int64_t begin, int64_t end, Block* block, FirstError& error) const {
-  const BagFeature& feature = batch_.features[index_];
-  const int64_t num_rows = batch_.tables[feature.table].num_rows;
-  const int64_t ids_a_bag = feature.num_bags == 0 ? 0 : feature.num_ids / feature.num_bags;
-  const Id* ids = static_cast<const Id*>(feature.ids);
-  block->bags.clear();
-  block->rows.clear();
-  block->positions.clear();
-  block->weights.clear();
-  int64_t bag = begin;
-  for (; bag < end && block->rows.size() < kRowsABlock; ++bag) {
-    const int64_t first = feature.row_splits ? feature.row_splits[bag] : bag * ids_a_bag;
-    const int64_t last = feature.row_splits ? feature.row_splits[bag + 1] : first + ids_a_bag;
-    const int64_t start = static_cast<int64_t>(block->rows.size());
-    float sum = 0.0f, sum_of_squares = 0.0f;
-    for (int64_t p = first; p < last; ++p) {
-      const int64_t id = ids[p];
-      if (id == feature.padding_id && id != kNoPadding) continue;
-      if (id < 0 || id >= num_rows) {
-        error.Set(Concat("Ids of feature '", batch_.names[index_], "' must be in [0, ", num_rows,
-                         "), the rows of its table. Received: ", id, " at position ", p, " (bag ", bag, ")"));
-        return end;
-      }
-      const float weight = feature.weights ? feature.weights[p] : 1.0f;
-      sum += weight;
-      sum_of_squares += weight * weight;
-      block->rows.push_back(id);
-      block->positions.push_back(p);
-      block->weights.push_back(weight);
-    }
-    const int64_t count = static_cast<int64_t>(block->rows.size()) - start;
-    block->bags.push_back({bag, start, count, ScaleOf(feature.combiner, sum, sum_of_squares)});
+  const uint64_t num_rows = batch_.tables[feature_.table].num_rows;
+  const int64_t start = FirstOf(begin);
+  const int64_t stop = EndOfBlock(begin, end);
+  const int64_t count = FirstOf(stop) - start, padding = feature_.padding_id;
+  const Id* ids = static_cast<const Id*>(feature_.ids) + start;
+  const float* weights = feature_.weights ? feature_.weights + start : nullptr;
+
+  // Each id is read once: what is checked is what is used, whoever may write to the ids meanwhile.
+  block->rows.resize(count);
+  bool outside = false, padded = false;
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t id = block->rows[i] = ids[i];
+    outside |= static_cast<uint64_t>(id) >= num_rows;
   }
-  return bag;
+  if (padding != kNoPadding || outside) {
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t id = block->rows[i];
+      const bool is_padding = padding != kNoPadding && id == padding;
+      padded |= is_padding;
+      if (is_padding || static_cast<uint64_t>(id) < num_rows) continue;
+      SetError(start + i, id, error);
+      return end;
+    }
+  }
+
+  block->bags.resize(stop - begin);
+  block->weights = weights;
+  block->first_position = start;
+  block->positions_kept.clear();
+  if (padded) {
+    DropPadding(begin, stop, block);
+  } else {
+    for (int64_t bag = begin, first = 0; bag < stop; ++bag) {
+      const int64_t last = FirstOf(bag + 1) - start;
+      block->bags[bag - begin] = {bag, first, last - first, 0.0f};
+      first = last;
+    }
+  }
+  SetScales(block);
+  return stop;
+}
+
+// Of a block with the ids of the bags [begin, end): moves rows, positions and weights together, and sets its bags.
+void BagReader::DropPadding(int64_t begin, int64_t end, Block* block) const {
+  const float* weights = block->weights;
+  block->weights_kept.clear();
+  int64_t kept = 0;
+  for (int64_t bag = begin, p = 0; bag < end; ++bag) {
+    const int64_t first = kept, last = FirstOf(bag + 1) - block->first_position;
+    for (; p < last; ++p) {
+      if (block->rows[p] == feature_.padding_id) continue;
+      block->rows[kept++] = block->rows[p];
+      block->positions_kept.push_back(block->first_position + p);
+      if (weights) block->weights_kept.push_back(weights[p]);
+    }
+    block->bags[bag - begin] = {bag, first, kept - first, 0.0f};
+  }
+  block->rows.resize(kept);
+  if (weights) block->weights = block->weights_kept.data();
+}
+
+void BagReader::SetScales(Block* block) const {
+  if (!block->weights && feature_.combiner != Combiner::kMean && feature_.combiner != Combiner::kSqrtn) {
+    for (Bag& bag : block->bags) bag.scale = 1.0f;
+    return;
+  }
+  for (Bag& bag : block->bags) {
+    float sum = static_cast<float>(bag.count), sum_of_squares = sum;
+    if (block->weights) {
+      sum = sum_of_squares = 0.0f;
+      for (int64_t i = bag.begin; i < bag.begin + bag.count; ++i) {
+        sum += block->weights[i];
+        sum_of_squares += block->weights[i] * block->weights[i];
+      }
+    }
+    bag.scale = ScaleOf(feature_.combiner, sum, sum_of_squares);
+  }
 }
 
 int64_t BagReader::Read(int64_t begin, int64_t end, Block* block, FirstError& error) const {

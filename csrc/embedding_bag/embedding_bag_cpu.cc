@@ -20,27 +20,28 @@ constexpr int64_t kNanosecondsARow = 30;
 void PoolBags(const BagBatch& batch, int f, int64_t begin, int64_t end, FirstError& error) {
   const BagFeature& feature = batch.features[f];
   const BagTable& table = batch.tables[feature.table];
-  const RowKernels& rows = Rows();
+  const RowKernels& kernels = Rows();
   const int table_type = static_cast<int>(batch.table_dtype), output_type = static_cast<int>(batch.output_dtype);
-  std::vector<float> sum(table.dim);
+  const auto pool = kernels.pool[table_type][output_type];
+  const int64_t out_bytes = feature.output_stride * SizeOf(batch.output_dtype);
+  std::vector<float> largest(feature.combiner == Combiner::kMax ? table.dim : 0);
   BagReader reader(batch, f);
   BagReader::Block block;
   for (int64_t next = begin; next < end;) {
     next = reader.Read(next, end, &block, error);
     if (error) return;
+    const int64_t num_rows = static_cast<int64_t>(block.rows.size());
+    char* out = static_cast<char*>(feature.output) + block.bags[0].bag * out_bytes;
     for (const BagReader::Bag& bag : block.bags) {
-      float scale = bag.scale;
+      const int64_t* rows = block.rows.data() + bag.begin;
       if (feature.combiner == Combiner::kMax) {
-        MaxOfRows(batch, table, block.rows.data() + bag.begin, bag.count, sum.data(), nullptr);
-        scale = 1.0f;
+        MaxOfRows(batch, table, rows, bag.count, largest.data(), nullptr);
+        kernels.store[output_type](largest.data(), 1.0f, table.dim, out);
       } else {
-        std::fill(sum.begin(), sum.end(), 0.0f);
-        rows.accumulate[table_type](table.rows, table.dim, table.dim, block.rows.data() + bag.begin,
-                                    feature.weights ? block.weights.data() + bag.begin : nullptr, bag.count,
-                                    static_cast<int64_t>(block.rows.size()) - bag.begin, sum.data());
+        pool(table.rows, table.dim, rows, block.weights ? block.weights + bag.begin : nullptr, bag.count,
+             num_rows - bag.begin, bag.scale, out);
       }
-      char* out = static_cast<char*>(feature.output) + bag.bag * feature.output_stride * SizeOf(batch.output_dtype);
-      rows.store[output_type](sum.data(), scale, table.dim, out);
+      out += out_bytes;
     }
   }
 }
@@ -69,15 +70,15 @@ void WeightsGradientOfBags(const BagBatch& batch, int f, int64_t begin, int64_t 
         const int64_t row = block.rows[bag.begin + i];
         const char* row_ptr = static_cast<const char*>(table.rows) + row * table.dim * SizeOf(batch.table_dtype);
         dots[i] = kernels.dot[table_type](row_ptr, grad.data(), table.dim);
-        weighted += block.weights[bag.begin + i] * dots[i];
+        weighted += block.WeightOf(bag.begin + i) * dots[i];
       }
       for (int64_t i = 0; i < bag.count; ++i) {
         float value = dots[i] * bag.scale;
         if (feature.combiner == Combiner::kMean) value -= weighted * bag.scale * bag.scale;
         if (feature.combiner == Combiner::kSqrtn) {
-          value -= block.weights[bag.begin + i] * weighted * bag.scale * bag.scale * bag.scale;
+          value -= block.WeightOf(bag.begin + i) * weighted * bag.scale * bag.scale * bag.scale;
         }
-        feature.weights_grad[block.positions[bag.begin + i]] = value;
+        feature.weights_grad[block.PositionOf(bag.begin + i)] = value;
       }
     }
   }
@@ -113,13 +114,7 @@ void ForEachBag(const BagBatch& batch, Threads& threads,
   FirstError error;
   const int64_t ids_a_bag = total == 0 ? 0 : ids / total;
   threads.For(total, kNanosecondsARow * (1 + ids_a_bag), [&](int64_t begin, int64_t end) {
-    int f = static_cast<int>(std::upper_bound(first_bag.begin(), first_bag.end(), begin) - first_bag.begin()) - 1;
-    while (begin < end) {
-      const int64_t stop = std::min(end, first_bag[f + 1]);
-      if (begin < stop) body(f, begin - first_bag[f], stop - first_bag[f], error);
-      begin = stop;
-      ++f;
-    }
+    ForBags(first_bag, begin, end, [&](int f, int64_t first, int64_t last) { body(f, first, last, error); });
   });
   error.ThrowIfSet();
 }

@@ -12,7 +12,8 @@ EmbeddingBagGradient::EmbeddingBagGradient(const BagBatch& batch, Threads& threa
   const int64_t partitions = entries_->num_partitions();
   std::vector<std::vector<int64_t>> begins(partitions);
   threads.For(partitions, 20 * (entries_->size() / partitions + 1), [&](int64_t begin, int64_t end) {
-    for (int64_t p = begin; p < end; ++p) entries_->Sort(p, &begins[p]);
+    std::vector<BagEntries::Entry> buffer;
+    for (int64_t p = begin; p < end; ++p) entries_->Sort(p, &buffer, &begins[p]);
   });
   for (const auto& part : begins) runs_.insert(runs_.end(), part.begin(), part.end());
   for (int64_t base : entries_->row_bases()) {

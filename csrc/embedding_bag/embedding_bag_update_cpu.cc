@@ -12,12 +12,8 @@
 namespace merlin {
 namespace {
 
-constexpr int64_t kRowsAhead = 4;
+constexpr int64_t kRowsAhead = 8;
 constexpr int64_t kNanosecondsAnEntry = 100;
-
-void Prefetch(const void* from, int64_t bytes) {
-  for (int64_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(static_cast<const char*>(from) + byte, 1);
-}
 
 // Where a row and its state lie.
 struct RowPlace {
@@ -81,11 +77,12 @@ void EmbeddingBagUpdate(const BagBatch& batch, const std::vector<UpdateTable>& t
   const int64_t partitions = entries.num_partitions();
   threads.For(partitions, kNanosecondsAnEntry * (entries.size() / partitions + 1), [&](int64_t begin, int64_t end) {
     std::vector<int64_t> runs;
+    std::vector<BagEntries::Entry> buffer;
     std::vector<float> sum;
     BagEntries::Scratch scratch;
     for (int64_t p = begin; p < end; ++p) {
       runs.clear();
-      entries.Sort(p, &runs);
+      entries.Sort(p, &buffer, &runs);
       if (runs.empty()) continue;
       const int64_t count = static_cast<int64_t>(runs.size());
       runs.push_back(entries.partition_end(p));
@@ -96,9 +93,9 @@ void EmbeddingBagUpdate(const BagBatch& batch, const std::vector<UpdateTable>& t
         const BagTable& table = batch.tables[ahead_table];
         const RowPlace place =
             PlaceOf(table, tables[ahead_table], batch.table_dtype, slots, row - entries.row_base(ahead_table));
-        Prefetch(place.row, table.dim * SizeOf(batch.table_dtype));
-        for (int i = 0; i < slots.full; ++i) Prefetch(place.slot[i], table.dim * 4);
-        if (slots.per_row) Prefetch(place.slot[slots.full], 4);
+        PrefetchRow(place.row, table.dim * SizeOf(batch.table_dtype));
+        for (int i = 0; i < slots.full; ++i) PrefetchRow(place.slot[i], table.dim * 4);
+        if (slots.per_row) PrefetchRow(place.slot[slots.full], 4);
         entries.PrefetchRun(runs[run], runs[run + 1], ahead_table);
       };
       for (int64_t run = 0; run < std::min(count, kRowsAhead); ++run) prefetch(run);

@@ -16,6 +16,9 @@ struct RowKernels {
   // `readable` >= count valid entries: those behind `count` are only prefetched.
   void (*accumulate[3])(const void* table, int64_t stride, int64_t dim, const int64_t* rows, const float* coefs,
                         int64_t count, int64_t readable, float* sum);
+  // out[0..dim) = scale * the same sum, by the types of the table and of `out`.
+  void (*pool[3][3])(const void* table, int64_t dim, const int64_t* rows, const float* coefs, int64_t count,
+                     int64_t readable, float scale, void* out);
   // out[0..dim) = scale * sum[0..dim), rounded to nearest even.
   void (*store[3])(const float* sum, float scale, int64_t dim, void* out);
   // Dot product of a row of the first type with `other`, which is float32.
@@ -28,6 +31,15 @@ struct RowKernels {
   void (*step[3])(const UpdateRule& rule, const StepScalars& scalars, int64_t index, int64_t dim, float* sum, void* row,
                   float* const (&slot)[2]);
 };
+
+// Asks the memory for all lines that a row lies on, one more than it fills where it does not start with one. Into the
+// second cache: the first one's queue of misses is the shorter, and full long before the memory is busy.
+MERLIN_INLINE void PrefetchRow(const void* row, int64_t bytes) {
+  const uintptr_t first = reinterpret_cast<uintptr_t>(row), end = first + bytes;
+  for (uintptr_t line = first & ~uintptr_t{63}; line < end; line += 64) {
+    __builtin_prefetch(reinterpret_cast<const void*>(line), 0, 2);
+  }
+}
 
 const RowKernels& Rows();
 

@@ -199,8 +199,10 @@ def test_mlperf_shape():
 
 def test_gather_floor_sums_rows():
     rng = np.random.default_rng(0)
-    table, ids = rng.standard_normal((50, 33)).astype(np.float32), rng.integers(0, 50, 101)
-    np.testing.assert_allclose(sum_rows(table, ids, threads=2), table[ids].sum(axis=0), rtol=1e-4, atol=1e-4)
+    tables = [rng.standard_normal((50, dim)).astype(np.float32) for dim in (33, 16)]
+    ids = [rng.integers(0, 50, count) for count in (101, 7)]
+    for total, table, values in zip(sum_rows(tables, ids, threads=2), tables, ids, strict=True):
+        np.testing.assert_allclose(total, table[values].sum(axis=0), rtol=1e-4, atol=1e-4)
 
 
 def test_command_line_writes_rows(tmp_path, capsys):

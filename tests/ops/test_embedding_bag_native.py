@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+
 import numpy as np
 import pytest
 from bag_data import assert_close, random_case
@@ -111,6 +114,51 @@ def test_threads_do_not_change_the_result(rng):
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux has this")
+def test_workers_of_a_caller_that_has_one_processor(rng):
+    case = random_case(rng, [(500, 64)], [0], 3_000)
+    call = arguments(case, Device("numpy"))
+    allowed = os.sched_getaffinity(0)
+    results = []
+    for processors in (allowed, {min(allowed)}):
+        os.sched_setaffinity(0, processors)
+        try:
+            outputs = [np.empty((3_000, 64), np.float32)]
+            native.embedding_bag_forward(**call, outputs=outputs, num_threads=4)
+            assert os.sched_getaffinity(0) == processors
+        finally:
+            os.sched_setaffinity(0, allowed)
+        results.append(outputs[0])
+    np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.parametrize("lengths", [(5_000, 0, 1, 4_096, 0, 300, 4_095, 2), (4_097,) * 3, (0, 0, 0)])
+def test_bags_longer_than_a_block(rng, lengths):
+    table = rng.normal(size=(700, 37)).astype(np.float32)
+    ids, splits = rng.integers(0, 700, sum(lengths)), np.cumsum([0, *lengths])
+    same = len(set(lengths)) == 1
+    expected = [table[ids[a:b]].sum(axis=0, dtype=np.float64) for a, b in itertools.pairwise(splits)]
+    grad = rng.normal(size=(len(lengths), 37)).astype(np.float32)
+    expected_rows = np.zeros((700, 37))
+    np.add.at(expected_rows, ids, np.repeat(grad.astype(np.float64), lengths, axis=0))
+    for dense in (False, True) if same else (False,):
+        call = {
+            "tables": [table],
+            "ids": [ids.reshape(len(lengths), -1) if dense else ids],
+            "row_splits": [None if dense else splits],
+            "weights": [None],
+            "table_of_feature": [0],
+            "combiners": ["sum"],
+            "padding_ids": [None],
+        }
+        output, unique, rows = np.empty_like(grad), np.zeros(700, np.int64), np.zeros((700, 37), np.float32)
+        native.embedding_bag_forward(**call, outputs=[output], num_threads=2)
+        np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-3)
+        (count,) = native.embedding_bag_grad(**call, grads=[grad], unique_ids=[unique], rows=[rows], num_threads=2)
+        np.testing.assert_array_equal(unique[:count], np.unique(ids))
+        np.testing.assert_allclose(rows[:count], expected_rows[unique[:count]], rtol=1e-4, atol=1e-3)
 
 
 WRONG = [
