@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 
 import numpy as np
@@ -195,6 +196,14 @@ def test_mlperf_shape():
     case = bench.CASES["mlperf26_400k_uniform"]
     assert (sum(case.hots), len(case.rows), set(case.dims), case.batch) == (214, 26, {128}, 16_384)
     assert set(bench.CASES["mlperf26_mixed_dims"].dims) == {16, 32, 64, 128}
+
+
+def test_gather_floor_leaves_its_caller_where_it_may_run():
+    table, ids = np.ones((4, 16), np.float32), np.zeros(2, np.int64)
+    before = os.sched_getaffinity(0)
+    for _ in range(200):  # threads with so little to do end before the next is started
+        sum_rows([table], [ids], threads=4)
+    assert os.sched_getaffinity(0) == before
 
 
 def test_gather_floor_sums_rows():
