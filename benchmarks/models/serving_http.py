@@ -130,7 +130,9 @@ def _end(process: subprocess.Popen) -> None:
 
 
 def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(EXAMPLES.parent), *filter(None, sys.path)])}
+    # This process' own packages first: a source folder has no compiled part, unless a developer put it there.
+    paths = [*(entry or os.getcwd() for entry in sys.path), str(EXAMPLES.parent)]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def _run(example: str, *arguments: Any) -> None:
