@@ -103,6 +103,20 @@ class NotEqual(Exception):
     """A provider's result is not equal to the reference."""
 
 
+def check_probabilities(answers: np.ndarray, expected: np.ndarray, tolerance: float) -> float:
+    """The largest difference of a probability from the reference's.
+
+    Raises:
+        NotEqual: if it is too large, or there is another number of them.
+    """
+    if answers.shape != expected.shape:
+        raise NotEqual(f"answers have the shape {answers.shape}, the reference's {expected.shape}")
+    error = float(np.abs(answers - expected).max())
+    if not error <= tolerance:
+        raise NotEqual(f"probabilities differ by {error:.3g} from the reference's")
+    return error
+
+
 class Op(Protocol):
     """What a ``bench_<op>`` module offers to the harness, see :func:`run_case`."""
 

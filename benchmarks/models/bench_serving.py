@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from benchmarks.harness import NotEqual, Provider
+from benchmarks.harness import Provider, check_probabilities
 from benchmarks.models.dlrm_problem import Case, DLRMProblem, predictions
 
 __all__ = ["ABLE", "CASES", "DEFAULT_CASES", "NAME", "OPTIMIZERS", "PROVIDERS", "check", "traffic"]
@@ -38,18 +36,8 @@ PROVIDERS = {
 
 
 def check(provider: Provider, problem: DLRMProblem, mode: str, optimizer: str) -> float:
-    """The largest difference of a probability from NumPy's.
-
-    Raises:
-        NotEqual: if it is too large, or there is another number of them.
-    """
-    answers, expected = provider.predictions(), predictions(problem)
-    if answers.shape != expected.shape:
-        raise NotEqual(f"answers have the shape {answers.shape}, the reference's {expected.shape}")
-    error = float(np.abs(answers - expected).max())
-    if not error <= TOLERANCE:
-        raise NotEqual(f"probabilities differ by {error:.3g} from the reference's")
-    return error
+    """The largest difference of a probability from NumPy's."""
+    return check_probabilities(provider.predictions(), predictions(problem), TOLERANCE)
 
 
 def traffic(problem: DLRMProblem, mode: str, optimizer: str) -> tuple[int, int]:

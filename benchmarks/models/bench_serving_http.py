@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from benchmarks.harness import NotEqual
+from benchmarks.harness import check_probabilities
 from benchmarks.models.serving_http import Case, HttpProblem, HttpProvider
 
 __all__ = ["ABLE", "CASES", "DEFAULT_CASES", "NAME", "OPTIMIZERS", "PROVIDERS", "check", "traffic"]
@@ -28,19 +26,9 @@ PROVIDERS = {
 
 
 def check(provider: HttpProvider, problem: HttpProblem, mode: str, optimizer: str) -> float:
-    """The largest difference of a probability from that of the Keras model on rows that were encoded when it was trained.
-
-    Raises:
-        NotEqual: if it is too large, or there is another number of them.
-    """
+    """The largest difference of a probability from that of the Keras model on rows that were encoded when it was trained."""
     rows, expected = problem.examples()
-    answers = provider.ask(rows)
-    if answers.shape != expected.shape:
-        raise NotEqual(f"answers have the shape {answers.shape}, the reference's {expected.shape}")
-    error = float(np.abs(answers - expected).max())
-    if not error <= TOLERANCE:
-        raise NotEqual(f"probabilities differ by {error:.3g} from the reference's")
-    return error
+    return check_probabilities(provider.ask(rows), expected, TOLERANCE)
 
 
 def traffic(problem: HttpProblem, mode: str, optimizer: str) -> tuple[int, int]:

@@ -6,10 +6,21 @@ import dataclasses
 
 import ml_dtypes
 import numpy as np
+from hypothesis import strategies as st
 
 from merlin_models.ops import inbatch_softmax_reference
 
 # batch, candidates, dim, temperature
+DTYPES = ["float32", "float16", "bfloat16"]
+# What hypothesis draws for any call beside its sizes.
+ANY_CALL = {
+    "seed": st.integers(0, 2**32 - 1),
+    "dim": st.integers(1, 40),
+    "temperature": st.sampled_from([0.01, 0.07, 1.0, 10.0]),
+    "ids": st.sampled_from(["different", "some", "equal"]),
+    "dtype": st.sampled_from(DTYPES),
+    "in_batch": st.booleans(),
+}
 SIZES = [
     (1, 1, 1, 1.0),
     (1, 2, 7, 0.07),

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from softmax_data import SIZES, SoftmaxCase, assert_as_expected, random_case
+from softmax_data import ANY_CALL, DTYPES, SIZES, SoftmaxCase, assert_as_expected, random_case
 from softmax_native import Device, inputs_of, native, run
 
 from merlin_models import _native
@@ -19,7 +19,6 @@ from merlin_models.tasks.rows import softmax_rows
 
 NUMPY = Device("numpy")
 OF_CANDIDATES = ("candidates", "candidate_log_q")
-DTYPES = ["float32", "float16", "bfloat16"]
 
 
 def weigh(case: SoftmaxCase, rng, how: str) -> np.ndarray | None:
@@ -43,16 +42,11 @@ def test_sizes_and_temperatures(rng, dtype, how, sizes):
 
 
 @given(
-    seed=st.integers(0, 2**32 - 1),
     batch=st.integers(0, 300),
     more=st.integers(0, 300),
-    dim=st.integers(1, 40),
-    temperature=st.sampled_from([0.01, 0.07, 1.0, 10.0]),
-    ids=st.sampled_from(["different", "some", "equal"]),
-    dtype=st.sampled_from(DTYPES),
-    in_batch=st.booleans(),
     num_threads=st.sampled_from([1, 2, 5]),
     how=st.sampled_from(["equal", "weights"]),
+    **ANY_CALL,
 )
 @settings(max_examples=60, deadline=None, derandomize=True)
 def test_any_call(seed, batch, more, dim, temperature, ids, dtype, in_batch, num_threads, how):

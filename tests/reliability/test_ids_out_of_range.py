@@ -171,5 +171,6 @@ def test_on_a_gpu_they_are_noted(bad):
         numbers = tf.Variable(tf.ones((5, 4)))
         output = embedding_bag([numbers], [Bags(tf.constant([[0, bad]], tf.int64))], combiners="sum")[0]
         np.testing.assert_array_equal(output, np.ones((1, 4)))
-        with pytest.raises(ValueError, match=r"of an earlier call on GPU 0 must be in \[0, rows of its"):
+        noted = r"Ids of feature number 0 of an earlier call on GPU 0 must be in \[0, rows of its table\)"
+        with pytest.raises(ValueError, match=noted):
             _native.raise_device_errors()
