@@ -51,6 +51,34 @@ __device__ __forceinline__ Pack<T, N> LoadConst(const T* from) {
   const W word = __ldg(reinterpret_cast<const W*>(from));
   return *reinterpret_cast<const Pack<T, N>*>(&word);
 }
+// What is read in place of a row that is not wanted: zeros. A load under a condition becomes a load into other
+// registers and moves that wait for it, so that loads meant to be under way together follow one another
+// (docs/performance.md).
+namespace {
+[[maybe_unused]] __device__ uint4 zero_word;
+}
+
+template <typename T>
+__device__ __forceinline__ const T* FromZerosUnless(bool wanted, const T* from) {
+  return wanted ? from : reinterpret_cast<const T*>(&zero_word);
+}
+template <typename T, int N>
+__device__ __forceinline__ Pack<T, N> LoadConstIf(const T* from, bool wanted) {
+  return LoadConst<T, N>(FromZerosUnless(wanted, from));
+}
+// N elements in as many pieces of up to 16 bytes as they need, or zeros; the caches need not keep them.
+template <typename T, int N>
+__device__ __forceinline__ void LoadOnceIf(const T* from, bool wanted, T (&to)[N]) {
+  constexpr int kPiece = N * sizeof(T) > 16 ? 16 / static_cast<int>(sizeof(T)) : N;
+  using W = typename Word<kPiece * sizeof(T)>::type;
+#pragma unroll
+  for (int k = 0; k < N; k += kPiece) {
+    const W word = __ldcs(FromZerosUnless(wanted, reinterpret_cast<const W*>(from + k)));
+    const auto piece = *reinterpret_cast<const Pack<T, kPiece>*>(&word);
+#pragma unroll
+    for (int i = 0; i < kPiece; ++i) to[k + i] = piece.item[i];
+  }
+}
 template <typename T, int N>
 __device__ __forceinline__ Pack<T, N> Load(const T* from) {
   using W = typename Word<N * sizeof(T)>::type;

@@ -115,17 +115,20 @@ __device__ __forceinline__ void Multiply(float (&c)[4], const Operand<T, 4, kExa
 template <typename T, bool kVector>
 __device__ __forceinline__ uint4 LoadChunk(const char* row, int column, int dim) {
   constexpr int kElements = 16 / sizeof(T);
-  uint4 chunk = make_uint4(0, 0, 0, 0);
+  const T* from = reinterpret_cast<const T*>(row) + column;
   if constexpr (kVector) {
-    if (row != nullptr && column < dim) chunk = __ldg(reinterpret_cast<const uint4*>(row + column * sizeof(T)));
-  } else if (row != nullptr) {
-    const T* from = reinterpret_cast<const T*>(row) + column;
+    const bool wanted = row != nullptr && column < dim;
+    if constexpr (std::is_same_v<T, float>) {
+      return __ldg(FromZerosUnless(wanted, reinterpret_cast<const uint4*>(from)));
+    } else {  // a tenth slower that way at 128 columns
+      return wanted ? __ldg(reinterpret_cast<const uint4*>(from)) : make_uint4(0, 0, 0, 0);
+    }
+  } else {
     T item[kElements];
 #pragma unroll
-    for (int k = 0; k < kElements; ++k) item[k] = column + k < dim ? __ldg(from + k) : RoundTo<T>(0.0f);
-    chunk = *reinterpret_cast<const uint4*>(item);
+    for (int k = 0; k < kElements; ++k) item[k] = __ldg(FromZerosUnless(row != nullptr && column + k < dim, from + k));
+    return *reinterpret_cast<const uint4*>(item);
   }
-  return chunk;
 }
 
 __device__ __forceinline__ uint32_t WordOf(const uint4& chunk, int i) {

@@ -85,11 +85,9 @@ __device__ __forceinline__ void CopyRows(const DeviceFeature& feature, const Uni
 #pragma unroll
       for (int u = 0; u < kRows; ++u) {
         const int32_t row = __shfl_sync(unit.mask, own_row, i + u, unit.lanes);
-        pack[u] = Pack<T, kPack>{};
-        if (i + u < count && row >= 0) {
-          pack[u] = LoadConst<T, kPack>(
-              reinterpret_cast<const T*>(table + static_cast<uint64_t>(static_cast<uint32_t>(row)) * row_bytes));
-        }
+        pack[u] = LoadConstIf<T, kPack>(
+            reinterpret_cast<const T*>(table + static_cast<uint64_t>(static_cast<uint32_t>(row)) * row_bytes),
+            i + u < count && row >= 0);
       }
 #pragma unroll
       for (int u = 0; u < kRows; ++u) {

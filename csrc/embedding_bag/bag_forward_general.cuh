@@ -63,8 +63,8 @@ __device__ __forceinline__ void Walk(const DeviceFeature& feature, const Unit& u
   const char* table = static_cast<const char*>(feature.table) + (unit.owns_columns ? unit.column : 0) * sizeof(T);
   const uint32_t row_bytes = static_cast<uint32_t>(feature.dim) * sizeof(T);
   const auto load = [&](int32_t row) {
-    return LoadConst<T, kPack>(
-        reinterpret_cast<const T*>(table + static_cast<uint64_t>(static_cast<uint32_t>(row)) * row_bytes));
+    return LoadConstIf<T, kPack>(
+        reinterpret_cast<const T*>(table + static_cast<uint64_t>(static_cast<uint32_t>(row)) * row_bytes), row >= 0);
   };
   for (; position < end; position += unit.lanes) {
     // Each lane reads one id and its weight; then all lanes walk over them together.
@@ -109,8 +109,7 @@ __device__ __forceinline__ void Walk(const DeviceFeature& feature, const Unit& u
 #pragma unroll
       for (int u = 0; u < kRows; ++u) {
         row[u] = i + u < count ? __shfl_sync(unit.mask, own_row, i + u, unit.lanes) : -1;
-        pack[u] = Pack<T, kPack>{};
-        if (row[u] >= 0) pack[u] = load(row[u]);
+        pack[u] = load(row[u]);
       }
 #pragma unroll
       for (int u = 0; u < kRows; ++u) {

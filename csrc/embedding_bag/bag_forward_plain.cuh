@@ -7,8 +7,9 @@
 namespace merlin {
 namespace {
 
-constexpr int kPlainRows = 4;    // under way in a unit
-constexpr int kPlainBlocks = 8;  // a multiprocessor should hold: 64 registers a thread
+template <int kLanes>
+constexpr int kPlainRows = kLanes == 16 ? 6 : 4;  // under way in a unit
+constexpr int kPlainBlocks = 8;                   // a multiprocessor should hold: 64 registers a thread
 constexpr int kPlainUnitsToFillDevice = 16384;
 
 inline bool IsPlain(const DeviceFeature& feature, int wide) {
@@ -40,7 +41,7 @@ __device__ __forceinline__ int SumRows(const DeviceFeature& feature, const char*
                                        Readable&& readable, IdWindow* window, float (&sum)[kPack], float* more,
                                        volatile unsigned long long* note) {
   using U = PlainUnit<kLanes>;
-  constexpr int kRows = kPlainRows;
+  constexpr int kRows = kPlainRows<kLanes>;
   const int lanes = U::Lanes(feature);
   int found = 0;
   bool in_parts = false;
@@ -67,12 +68,10 @@ __device__ __forceinline__ int SumRows(const DeviceFeature& feature, const char*
 #pragma unroll
       for (int u = 0; u < kRows; ++u) {
         const int32_t row = __shfl_sync(U::Mask(lanes), window->own_row, from + u, lanes);
-        pack[u] = Pack<T, kPack>{};
-        if (from + u < until && row >= 0) {
-          pack[u] = LoadConst<T, kPack>(
-              reinterpret_cast<const T*>(table + static_cast<uint64_t>(static_cast<uint32_t>(row)) *
-                                                     (static_cast<uint32_t>(feature.dim) * sizeof(T))));
-        }
+        pack[u] = LoadConstIf<T, kPack>(
+            reinterpret_cast<const T*>(table + static_cast<uint64_t>(static_cast<uint32_t>(row)) *
+                                                   (static_cast<uint32_t>(feature.dim) * sizeof(T))),
+            from + u < until && row >= 0);
       }
 #pragma unroll
       for (int u = 0; u < kRows; ++u) {
@@ -135,7 +134,7 @@ __device__ __forceinline__ void PoolPlainBlock(const DeviceFeature& feature, uin
   if (__all_sync(U::Mask(lanes), single)) {
     const int64_t position = feature.row_splits ? __shfl_sync(U::Mask(lanes), own_begin, 0, lanes) : first;
     const Unit unit{U::Mask(lanes), U::Lane(lanes), lanes, column, column < feature.dim};
-    CopyRows<T, Out, Id, kPack, kPlainRows>(feature, unit, first, last, position, note);
+    CopyRows<T, Out, Id, kPack, kPlainRows<kLanes>>(feature, unit, first, last, position, note);
     return;
   }
   const char* table = ColumnOf<T>(feature, column);

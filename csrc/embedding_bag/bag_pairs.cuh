@@ -112,7 +112,7 @@ class SortedPairs {
   size_t at_features_ = 0, at_grads_ = 0, at_tables_ = 0, at_id_base_ = 0, at_count_ = 0, upload_bytes_ = 0;
 };
 
-constexpr int kWalkThreads = 256;
+constexpr int kWalkThreads = 128;
 
 template <typename Aligned>
 void SortedPairs::Plan(Aligned&& row_alignment, bool with_norms, size_t extra_bytes) {

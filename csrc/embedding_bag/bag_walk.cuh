@@ -5,13 +5,13 @@
 // then every tile that it touches leaves a partial sum, and finish_runs_kernel, a block a run, adds them. So no unit
 // walks over more than two tiles of pairs, however hot a row is. A unit reads keys and values of `lanes` pairs at once,
 // one a lane; then it loads the gradients of kPairs pairs, with the rows whose runs end there, before it uses any of
-// them. All sums are added in an order that depends on the batch alone: deterministic.
+// them (see FromZerosUnless). All sums are added in an order that depends on the batch alone: deterministic.
 //
 // A consumer has
 //   bool Begin(int t)                         called once a thread, for its table; false: there is nothing to do
 //   Prefetched<kPack>                         what it loads of a row before the row's sum is known
 //   uint32_t Target(table, i, key)            what it must know of the run that ends with pair i
-//   void Prefetch(table, target, column, Prefetched*)
+//   void Prefetch(table, target, column, wanted, Prefetched*)   reads nothing unless wanted
 //   void Consume(table, target, column, total, norm, Prefetched*)   norm: sum over the columns of SquareOf, if
 //   NeedsNorm bool NeedsNorm(), float SquareOf(total, Prefetched*)
 #pragma once
@@ -30,8 +30,11 @@ struct RowUnit {
   int lanes, lane, shift;  // shift: of the unit's bits in a warp's ballot
 };
 
+// kLanes: how many there are where that is known, so that masks are constants; 0: as the table says.
+template <int kLanes>
 __device__ __forceinline__ RowUnit UnitOf(int lanes) {
   RowUnit unit;
+  if (kLanes) lanes = kLanes;
   unit.lanes = lanes;
   unit.lane = threadIdx.x % lanes;
   unit.shift = threadIdx.x % 32 / lanes * lanes;
@@ -46,10 +49,15 @@ template <typename P>
 __device__ __forceinline__ P* ShuffleAddress(const RowUnit& unit, P* pointer, int from) {
   return reinterpret_cast<P*>(__shfl_sync(unit.mask, reinterpret_cast<unsigned long long>(pointer), from, unit.lanes));
 }
-__device__ __forceinline__ float SumOverLanes(const RowUnit& unit, float value) {
-  for (int step = unit.lanes / 2; step > 0; step /= 2) value += __shfl_xor_sync(unit.mask, value, step, unit.lanes);
+
+// Sums each of the values over the lanes, all together: one after the other they cost as much as loads.
+template <int kCount>
+__device__ __forceinline__ void SumOverLanes(const RowUnit& unit, float (&values)[kCount]) {
+  for (int step = unit.lanes / 2; step > 0; step /= 2) {
+#pragma unroll
+    for (int u = 0; u < kCount; ++u) values[u] += __shfl_xor_sync(unit.mask, values[u], step, unit.lanes);
+  }
   __syncwarp(unit.mask);  // what the lanes read before comes before what they write afterwards
-  return value;
 }
 
 __device__ __forceinline__ void PrefetchL2(const void* from) { asm volatile("prefetch.global.L2 [%0];" ::"l"(from)); }
@@ -107,8 +115,7 @@ template <typename Grad, int kPack, bool kGeneral>
 __device__ __forceinline__ void LoadPair(const RowUnit& unit, const PairGradient<Grad>& own, bool has_max, int j,
                                          bool wanted, int column, Pack<Grad, kPack>* pack, float* coef) {
   const Grad* row = ShuffleAddress(unit, own.row, j);
-  *pack = Pack<Grad, kPack>{};
-  if (wanted) *pack = LoadConst<Grad, kPack>(row + column);
+  *pack = LoadConstIf<Grad, kPack>(row + column, wanted);
   *coef = kGeneral ? __shfl_sync(unit.mask, own.coef, j, unit.lanes) : 1.0f;
   if (!kGeneral || !has_max) return;
   const int32_t* winner = ShuffleAddress(unit, own.winner, j);
@@ -239,6 +246,7 @@ __device__ __forceinline__ void WalkRuns(const PairView& view, const PairTable& 
                                          uint32_t begin, uint32_t end, int part, int column, bool norms_known,
                                          Consumer& consumer) {
   const bool owns = column < table.dim;
+  const bool norms_here = kNorms || (consumer.NeedsNorm() && !norms_known);
   float total[kPack] = {};
   for (uint32_t base = begin; base < end; base += unit.lanes) {
     const uint32_t p = base + unit.lane;
@@ -262,28 +270,45 @@ __device__ __forceinline__ void WalkRuns(const PairView& view, const PairTable& 
         const int j = min(i + u, count - 1);
         LoadPair<Grad, kPack, kGeneral>(unit, own, table.has_max, j, owns && i + u < count, column, &pack[u], &coef[u]);
         const uint32_t target = __shfl_sync(unit.mask, own_target, j, unit.lanes);
-        if (i + u < count && (ends >> j & 1) && owns) consumer.Prefetch(table, target, column, &fetched[u]);
+        consumer.Prefetch(table, target, column, i + u < count && (ends >> j & 1) && owns, &fetched[u]);
       }
+      // After pair u; runs that end there leave zeros for the next.
+      const auto add = [&](int u, float(&sum)[kPack]) {
+        const bool run_ends = i + u < count && (ends >> (i + u) & 1);
+#pragma unroll
+        for (int k = 0; k < kPack; ++k) {
+          sum[k] = fmaf(coef[u], AsFloat(pack[u].item[k]), total[k]);
+          total[k] = run_ends ? 0.0f : sum[k];
+        }
+        return run_ends;
+      };
+      const auto consume = [&](int u, const float(&sum)[kPack], float norm) {
+        const uint32_t target = __shfl_sync(unit.mask, own_target, i + u, unit.lanes);
+        if (owns) consumer.Consume(table, target, column, sum, norm, &fetched[u]);
+      };
+      if (!norms_here) {
+#pragma unroll
+        for (int u = 0; u < kPairs; ++u) {
+          float sum[kPack];
+          if (add(u, sum)) consume(u, sum, norms_known ? view.norms[base + i + u] : 0.0f);
+        }
+        continue;
+      }
+      float sum[kPairs][kPack], norm[kPairs];
 #pragma unroll
       for (int u = 0; u < kPairs; ++u) {
-        const int j = i + u;
+        add(u, sum[u]);
+        norm[u] = owns ? consumer.SquareOf(sum[u], &fetched[u]) : 0.0f;
+      }
+      SumOverLanes(unit, norm);
 #pragma unroll
-        for (int k = 0; k < kPack; ++k) total[k] = fmaf(coef[u], AsFloat(pack[u].item[k]), total[k]);
-        if (j >= count || !(ends >> j & 1)) continue;
-        const uint32_t target = __shfl_sync(unit.mask, own_target, j, unit.lanes);
-        float norm = 0.0f;
-        if (kNorms || (consumer.NeedsNorm() && !norms_known)) {
-          norm = SumOverLanes(unit, owns ? consumer.SquareOf(total, &fetched[u]) : 0.0f);
-        } else if (norms_known) {
-          norm = view.norms[base + j];
+      for (int u = 0; u < kPairs; ++u) {
+        if (i + u >= count || !(ends >> (i + u) & 1)) continue;
+        if (!kNorms) {
+          consume(u, sum[u], norm[u]);
+        } else if (unit.lane == 0) {
+          view.norms[base + i + u] = part == 0 ? norm[u] : view.norms[base + i + u] + norm[u];
         }
-        if (kNorms) {
-          if (unit.lane == 0) view.norms[base + j] = part == 0 ? norm : view.norms[base + j] + norm;
-        } else if (owns) {
-          consumer.Consume(table, target, column, total, norm, &fetched[u]);
-        }
-#pragma unroll
-        for (int k = 0; k < kPack; ++k) total[k] = 0.0f;
       }
     }
   }
@@ -303,10 +328,10 @@ __device__ __forceinline__ int TableOfBlock(const PairView& view, uint32_t block
   return low;
 }
 
-template <typename Grad, int kPack, int kPairs, bool kGeneral, typename Consumer>
+template <typename Grad, int kPack, int kLanes, int kPairs, bool kGeneral, typename Consumer>
 __device__ __forceinline__ void WalkBlock(const PairView& view, int t, const PairTable& table, uint32_t block,
                                           Consumer& consumer) {
-  const RowUnit unit = UnitOf(table.lanes);
+  const RowUnit unit = UnitOf<kLanes>(table.lanes);
   const uint32_t number = block * (kWalkThreads / unit.lanes) + threadIdx.x / unit.lanes;
   if (number >= (table.pair_end - table.pair_begin + view.tile - 1) / view.tile) return;
   TileRanges ranges;
@@ -352,10 +377,12 @@ __global__ void __launch_bounds__(kWalkThreads, kBlocks) walk_runs_kernel(PairVi
   const PairTable table = view.tables[t];
   const uint32_t block = blockIdx.x - (t == 0 ? 0 : view.tables[t - 1].block_end);
   constexpr int kWide = 16 / (sizeof(T) > sizeof(Grad) ? sizeof(T) : sizeof(Grad));
-  if (table.pack == kWide) {
-    WalkBlock<Grad, kWide, kPairs, kGeneral>(view, t, table, block, consumer);
+  if (!kGeneral && table.pack == kWide && table.lanes == 32) {
+    WalkBlock<Grad, kWide, kGeneral ? 0 : 32, kPairs, kGeneral>(view, t, table, block, consumer);
+  } else if (table.pack == kWide) {
+    WalkBlock<Grad, kWide, 0, kPairs, kGeneral>(view, t, table, block, consumer);
   } else {
-    WalkBlock<Grad, 1, kPairs, kGeneral>(view, t, table, block, consumer);
+    WalkBlock<Grad, 1, 0, kPairs, kGeneral>(view, t, table, block, consumer);
   }
 }
 
@@ -388,12 +415,8 @@ __device__ __forceinline__ void SumPartials(const PairView& view, const PairTabl
 #pragma unroll
     for (int u = 0; u < kInFlight; ++u) {
       const uint32_t tile = i + u * kWarps;
-#pragma unroll
-      for (int k = 0; k < kPack; ++k) part[u][k] = 0.0f;
-      if (tile > more_tiles || !owns) continue;
       const float* from = PartialOf(view, table, first_tile + tile, tile == 0 ? 1 : 0) + column;
-#pragma unroll
-      for (int k = 0; k < kPack; ++k) part[u][k] = from[k];
+      LoadOnceIf<float, kPack>(from, tile <= more_tiles && owns, part[u]);
     }
 #pragma unroll
     for (int u = 0; u < kInFlight; ++u) {
@@ -407,7 +430,7 @@ __device__ __forceinline__ void SumPartials(const PairView& view, const PairTabl
 template <int kPack, int kWarps, typename Consumer>
 __device__ __forceinline__ void FinishRun(const PairView& view, const LongRun& run, float* sums, Consumer& consumer) {
   const PairTable table = view.tables[run.table];
-  const RowUnit unit = UnitOf(32);
+  const RowUnit unit = UnitOf<32>(32);
   const int warp = kWarps == 1 ? 0 : threadIdx.x / 32;
   const uint32_t tile_end = table.pair_begin + (run.tile + 1) * view.tile;  // long runs go on: the tile is full
   const uint64_t key = KeyAt(view, tile_end - 1);
@@ -428,7 +451,7 @@ __device__ __forceinline__ void FinishRun(const PairView& view, const LongRun& r
     for (int part = 0; part < parts; ++part) {
       const int column = part * width + unit.lane * kPack;
       const bool owns = column < table.dim;
-      if (warp == 0 && owns) consumer.Prefetch(table, target, column, &fetched);
+      consumer.Prefetch(table, target, column, warp == 0 && owns, &fetched);
       SumPartials<kPack, kWarps>(view, table, run.tile, more, warp, column, total);
       if constexpr (kWarps > 1) {
         __syncthreads();  // the last use of `sums` is over
@@ -442,7 +465,9 @@ __device__ __forceinline__ void FinishRun(const PairView& view, const LongRun& r
         }
       }
       if (pass == 0) {
-        norm += SumOverLanes(unit, owns ? consumer.SquareOf(total, &fetched) : 0.0f);
+        float squares[1] = {owns ? consumer.SquareOf(total, &fetched) : 0.0f};
+        SumOverLanes(unit, squares);
+        norm += squares[0];
       } else if (owns) {
         consumer.Consume(table, target, column, total, norm, &fetched);
       }
@@ -482,9 +507,18 @@ inline int Processors() {
   return processors;
 }
 
-template <typename T, typename Grad, int kBlocks, int kPairs, typename Consumer>
+// Blocks a multiprocessor should hold and pairs under way in a unit: the registers of what is loaded for them, with no
+// more warps than those leave room for (docs/performance.md). kSlots: float vectors that are loaded beside each row.
+template <typename T, int kSlots>
+struct WalkGeometry {
+  static constexpr int kBlocks = kSlots == 2 ? 4 : kSlots == 1 || sizeof(T) == 2 ? 6 : 7;
+  static constexpr int kPairs = sizeof(T) == 2 ? 2 : 4;
+};
+
+template <typename T, typename Grad, int kSlots, typename Consumer>
 void LaunchWalk(const PairView& view, unsigned walk_blocks, const Consumer& consumer, cudaStream_t stream) {
   if (walk_blocks == 0) return;
+  constexpr int kBlocks = WalkGeometry<T, kSlots>::kBlocks, kPairs = WalkGeometry<T, kSlots>::kPairs;
   if (view.bag_scale || view.coef_of_id) {
     walk_runs_kernel<T, Grad, kBlocks, kPairs, true><<<walk_blocks, kWalkThreads, 0, stream>>>(view, consumer);
   } else {

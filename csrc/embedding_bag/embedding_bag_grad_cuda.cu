@@ -32,7 +32,7 @@ struct UniqueRows {
     return __ldg(to.run_numbers + i) - before - 1;
   }
   template <int kPack>
-  __device__ __forceinline__ void Prefetch(const PairTable&, uint32_t, int, Prefetched<kPack>*) const {}
+  __device__ __forceinline__ void Prefetch(const PairTable&, uint32_t, int, bool, Prefetched<kPack>*) const {}
   template <int kPack>
   __device__ __forceinline__ float SquareOf(const float (&)[kPack], Prefetched<kPack>*) const {
     return 0.0f;
@@ -183,7 +183,7 @@ void EmbeddingBagGradientCuda::Write(const std::vector<void*>& ids, const std::v
   CheckLaunch("write_ids_kernel");
   DispatchTableAndOutput(batch_.table_dtype, batch_.output_dtype, [&](auto t, auto g) {
     using T = decltype(t);
-    LaunchWalk<T, decltype(g), 4, 2>(*view_, pairs_->walk_blocks(), UniqueRows<T>{to}, stream);
+    LaunchWalk<T, decltype(g), 0>(*view_, pairs_->walk_blocks(), UniqueRows<T>{to}, stream);
   });
 }
 

@@ -35,20 +35,8 @@ __device__ __forceinline__ void RoundAtRandom(float value, uint32_t noise, __nv_
 }
 __device__ __forceinline__ void RoundAtRandom(float value, uint32_t, float* to) { *to = value; }
 
-// kPack elements in as many 16-byte pieces as they need. Rows are read and written once a step, so they should not push
+// kPack elements in as many 16-byte pieces as they need. Rows are written once a step, so they should not push
 // gradients out of the caches.
-template <typename T, int kPack>
-__device__ __forceinline__ void LoadStream(const T* from, T (&to)[kPack]) {
-  constexpr int kPiece = kPack * sizeof(T) > 16 ? 16 / static_cast<int>(sizeof(T)) : kPack;
-  using W = typename Word<kPiece * sizeof(T)>::type;
-#pragma unroll
-  for (int k = 0; k < kPack; k += kPiece) {
-    const W word = __ldcs(reinterpret_cast<const W*>(from + k));
-    const auto piece = *reinterpret_cast<const Pack<T, kPiece>*>(&word);
-#pragma unroll
-    for (int i = 0; i < kPiece; ++i) to[k + i] = piece.item[i];
-  }
-}
 template <typename T, int kPack>
 __device__ __forceinline__ void StoreStream(const T (&from)[kPack], T* to) {
   constexpr int kPiece = kPack * sizeof(T) > 16 ? 16 / static_cast<int>(sizeof(T)) : kPack;
@@ -90,12 +78,17 @@ struct StepRows {
     return static_cast<E*>(rows) + (static_cast<uint64_t>(row) * static_cast<uint32_t>(dim) + column);
   }
   template <int kPack>
-  __device__ __forceinline__ void Prefetch(const PairTable& of, uint32_t row, int column, Prefetched<kPack>* to) const {
-    LoadStream<T, kPack>(At<T>(table.rows, row, of.dim, column), to->row);
+  __device__ __forceinline__ void Prefetch(const PairTable& of, uint32_t row, int column, bool wanted,
+                                           Prefetched<kPack>* to) const {
+    LoadOnceIf<T, kPack>(At<T>(table.rows, row, of.dim, column), wanted, to->row);
 #pragma unroll
     for (int s = 0; s < kSlots; ++s)
-      LoadStream<float, kPack>(At<float>(table.slot[s], row, of.dim, column), to->slot[s]);
-    if (kSlots == 0 && rule.kind == RuleKind::kRowwiseAdagrad) to->of_row = table.slot[0][row];
+      LoadOnceIf<float, kPack>(At<float>(table.slot[s], row, of.dim, column), wanted, to->slot[s]);
+    if (kSlots == 0) {
+      float state[1];
+      LoadOnceIf<float, 1>(table.slot[0] + row, wanted && rule.kind == RuleKind::kRowwiseAdagrad, state);
+      to->of_row = state[0];
+    }
   }
   template <int kPack>
   __device__ __forceinline__ float SquareOf(const float (&total)[kPack], Prefetched<kPack>* from) const {
@@ -219,12 +212,11 @@ void EmbeddingBagUpdateCuda::Run(const StepInputs& step, void* workspace, CudaSt
   const auto* tables = reinterpret_cast<const UpdateTable*>(extra);
   DispatchTableAndOutput(batch_.table_dtype, batch_.output_dtype, [&](auto t, auto g) {
     using T = decltype(t);
-    constexpr int kPairs = sizeof(T) == 2 ? 1 : 2;
     const auto launch = [&](auto slots) {
       constexpr int kSlots = decltype(slots)::value;
-      LaunchWalk<T, decltype(g), 4, kPairs>(view, pairs_->walk_blocks(),
-                                            StepRows<T, kSlots>{rule_, scalars, tables, StepScalars{}, UpdateTable{}},
-                                            stream);
+      LaunchWalk<T, decltype(g), kSlots>(view, pairs_->walk_blocks(),
+                                         StepRows<T, kSlots>{rule_, scalars, tables, StepScalars{}, UpdateTable{}},
+                                         stream);
     };
     switch (SlotsOf(rule_.kind).full) {
       case 0:
