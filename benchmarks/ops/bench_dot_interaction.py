@@ -46,6 +46,8 @@ PROVIDERS = {
     "torch_compile": "benchmarks.ops.dot_interaction_torch:TorchCompile",
     "merlin_tf": "benchmarks.ops.dot_interaction_tensorflow:MerlinTensorFlow",
     "merlin_tf_two_ops": "benchmarks.ops.dot_interaction_tensorflow:MerlinTwoOps",
+    "merlin_tf_loop": "benchmarks.ops.dot_interaction_tensorflow:MerlinLoop",
+    "merlin_tf_two_ops_loop": "benchmarks.ops.dot_interaction_tensorflow:MerlinTwoOpsLoop",
     "tf_eager": "benchmarks.ops.dot_interaction_tensorflow:TensorFlowEager",
     "tf": "benchmarks.ops.dot_interaction_tensorflow:TensorFlowMatmul",
     "tf_xla": "benchmarks.ops.dot_interaction_tensorflow:TensorFlowXla",

@@ -52,8 +52,13 @@ class TensorFlowProvider(Provider):
         def forward() -> Any:
             return self.products(inputs[0])
 
-        graphs = [tf.function(each, jit_compile=self.xla) for each in (forward, full)]
-        self._forward, self._full = (forward, full) if self.eager else graphs
+        self._forward, self._full = forward, full
+        if (
+            not self.eager
+        ):  # a concrete function, as a call of tf.function looks through all that the graph has captured
+            self._forward = tf.function(forward, jit_compile=self.xla).get_concrete_function()
+        if not self.eager and mode == "full":
+            self._full = tf.function(full, jit_compile=self.xla).get_concrete_function()
 
     def prepare(self, problem: Any) -> None:
         pass
@@ -107,6 +112,50 @@ class MerlinTwoOps(MerlinTensorFlow):
         pooled = embedding_bag(self._tables, [Bags(ids) for ids in self._ids], combiners="sum", concat=True)
         shape = [self._problem.batch, self._problem.features - 1, self._problem.dim]
         return dot_interaction([x, self._tf.reshape(pooled, shape)])
+
+
+class _Loop(MerlinTensorFlow):
+    """Several lookups in one tf.function, as ``steps_per_execution`` has them: without the call of a function each.
+
+    Each waits for the one before it. A few rows of each are returned, as TensorFlow leaves out ops without a state whose
+    output nobody reads; these rows are views, which keep their outputs in memory.
+    """
+
+    steps_a_call = 8
+    notes = "8 steps in a tf.function, whose outputs are all held"
+
+    def unsupported(self, case: Any, device: str, mode: str, optimizer: str) -> str:
+        if not case.rows:
+            return "there is nothing to look up"
+        if device == "cpu":
+            return "lookups on a GPU: a call costs little beside the others"
+        return super().unsupported(case, device, mode, optimizer)
+
+    def memory_bytes(self, problem: Any, device: str, mode: str, optimizer: str) -> int:
+        return self.steps_a_call * super().memory_bytes(problem, device, mode, optimizer)
+
+    def products(self, x: Any) -> Any:
+        done: list[Any] = []
+        for _ in range(self.steps_a_call):
+            with self._tf.control_dependencies(done[-1:]):
+                done.append(super().products(x))
+        return [output[:CHECKED] for output in done]
+
+    def outputs(self, output: Any) -> np.ndarray:
+        """Those of every step, one behind the other, (steps, samples, width)."""
+        return self._tf.cast(self._tf.stack(output), self._tf.float32).numpy()
+
+
+class MerlinLoop(_Loop):
+    """The fused op, several times a call."""
+
+    name = "merlin_tf_loop"
+
+
+class MerlinTwoOpsLoop(_Loop, MerlinTwoOps):
+    """The two ops, several times a call."""
+
+    name = "merlin_tf_two_ops_loop"
 
 
 class TensorFlowMatmul(TensorFlowProvider):

@@ -14,17 +14,11 @@ class MerlinTensorFlow(TensorFlowProvider):
     name = "merlin_tf"
     requires = ("tensorflow", "merlin_models._C")
     grads_are_summed = True
-    dense = False  # ids as (batch, hot) blocks instead of values and row_splits
-
-    def unsupported(self, case, device, mode, optimizer):
-        return "bags differ in length" if self.dense and (case.ragged or case.ids == "movielens") else ""
 
     def _features(self, bags):
         from merlin_models.ops import Bags
 
-        if self.dense:
-            return [Bags(self._tf.reshape(values, [self._problem.batch, -1])) for values, _ in bags]
-        return [Bags(values, splits) for values, splits in bags]
+        return [Bags(*arrays) for arrays in bags]
 
     def pool(self, bags):
         from merlin_models.ops import embedding_bag
@@ -71,7 +65,15 @@ class MerlinTensorFlowDense(MerlinTensorFlow):
     """With ids as (batch, hot) blocks, where bags have one length."""
 
     name = "merlin_tf_dense"
-    dense = True
+
+    def unsupported(self, case, device, mode, optimizer):
+        return "bags differ in length" if case.ragged or case.ids == "movielens" else ""
+
+    def setup(self, problem, device, mode, optimizer):
+        super().setup(problem, device, mode, optimizer)
+        tf = self._tf
+        with tf.device(self._place):
+            self._sets = [[(tf.reshape(ids, [problem.batch, -1]),) for ids, _ in bags] for bags in self._sets]
 
 
 class MerlinTensorFlowLoop(MerlinTensorFlowDense):

@@ -197,15 +197,27 @@ def dot_interaction(contests: Contests) -> str:
         device,
         tuple((name, _DOT, f"lookup_b65536_f27_d128_{name}", FORWARD, "") for name in ("fp32", "bf16")),
     )
-    body = [
-        [label, milliseconds(one), milliseconds(two), times(two.p50_ms / one.p50_ms)]
-        for label, each in fused
-        if (one := each.rows.get("ours in TensorFlow")) and (two := each.rows.get("ours, two ops"))
-    ]
-    if body:
-        text += "\n\nFused with the lookups of 26 tables, one id each, through TensorFlow, forward:\n\n"
-        text += table(["", "one op", "two ops", "times"], body)
+    if fused_lines := _one_op_and_two(fused):
+        text += "\n\nFused with the lookups of 26 tables, one id each, through TensorFlow, forward:\n\n" + fused_lines
     return text
+
+
+def _one_op_and_two(lines: list[tuple[str, Contest]]) -> str:
+    """Lookups and products by one op and by two, a call each and, where they were measured, several steps a call."""
+    pairs = {"": ("ours in TensorFlow", "ours, two ops")}
+    steps = ("ours, 8 steps a call", "ours, two ops, 8 steps a call")
+    if any(name in each.rows for _, each in lines for name in steps):
+        pairs[", 8 steps a call"] = steps
+    body = []
+    for label, each in lines:
+        line = [label]
+        for names in pairs.values():
+            one, two = (each.rows.get(name) for name in names)
+            line += [milliseconds(one), milliseconds(two), times(two.p50_ms / one.p50_ms) if one and two else "-"]
+        if set(line[1:]) != {"-"}:
+            body.append(line)
+    head = [f"{column}{how}" for how in pairs for column in ("one op", "two ops", "times")]
+    return table(["", *head], body) if body else ""
 
 
 def inbatch_softmax(contests: Contests) -> str:

@@ -12,26 +12,6 @@
 namespace merlin {
 namespace {
 
-using tensorflow::shape_inference::DimensionHandle;
-using tensorflow::shape_inference::ShapeHandle;
-
-// The first feature tells the size of the batch, in a dense block or with row_splits.
-absl::Status BatchOf(InferenceContext* c, DimensionHandle* batch) {
-  int tables, features;
-  std::vector<int> splits_of_feature;
-  TF_RETURN_IF_ERROR(c->GetAttr("num_tables", &tables));
-  TF_RETURN_IF_ERROR(c->GetAttr("num_features", &features));
-  TF_RETURN_IF_ERROR(c->GetAttr("splits_of_feature", &splits_of_feature));
-  ShapeHandle shape;
-  if (splits_of_feature.empty() || splits_of_feature[0] < 0) {
-    TF_RETURN_IF_ERROR(c->WithRank(c->input(tables), 2, &shape));
-    *batch = c->Dim(shape, 0);
-    return absl::OkStatus();
-  }
-  TF_RETURN_IF_ERROR(c->WithRank(c->input(tables + features + splits_of_feature[0]), 1, &shape));
-  return c->Subtract(c->Dim(shape, 0), 1, batch);
-}
-
 #define MERLIN_LOOKUP_INTERACTION                               \
   .Input("tables: num_tables * resource")                       \
       .Input("ids: num_features * Tids")                        \
@@ -73,7 +53,7 @@ MERLIN_LOOKUP_INTERACTION.Output("output: Tout").SetIsStateful().SetShapeFn([](I
   TF_RETURN_IF_ERROR(c->GetAttr("pad_to", &call.pad_to));
   call.parts.push_back({nullptr, nullptr, features + first});
   DimensionHandle batch;
-  TF_RETURN_IF_ERROR(BatchOf(c, &batch));
+  TF_RETURN_IF_ERROR(NumBagsOf(c, 0, &batch));  // which all features have
   c->set_output(0, c->Matrix(batch, c->MakeDim(call.width())));
   return absl::OkStatus();
 });
@@ -90,7 +70,7 @@ MERLIN_LOOKUP_INTERACTION.Input("grad: Tout")
       TF_RETURN_IF_ERROR(c->GetAttr("num_first", &first));
       TF_RETURN_IF_ERROR(c->GetAttr("dim", &dim));
       DimensionHandle batch;
-      TF_RETURN_IF_ERROR(BatchOf(c, &batch));
+      TF_RETURN_IF_ERROR(NumBagsOf(c, 0, &batch));  // which all features have
       for (int i = 0; i < first; ++i) c->set_output(i, c->Matrix(batch, c->MakeDim(dim)));
       c->set_output(first, c->Matrix(batch, c->MakeDim(features * dim)));
       return absl::OkStatus();

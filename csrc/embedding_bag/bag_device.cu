@@ -12,6 +12,13 @@ namespace {
 std::mutex note_mutex;
 std::map<int, volatile unsigned long long*> note_of_device;
 
+// What a note says of a value: the ends of its range stand for all that lies beyond them, too.
+std::string ToldValue(int64_t value) {
+  if (value == kMostNoted) return Concat(value, " or more");
+  if (value == kLeastNoted) return Concat(value, " or less");
+  return Concat(value);
+}
+
 template <int kBytes>
 struct ParameterBytes {
   uint4 word[kBytes / 16];
@@ -76,7 +83,7 @@ std::string TakeDeviceError() {
     const unsigned long long word = *note;
     if (word == 0) continue;
     *note = 0;
-    const int64_t value = static_cast<int64_t>(word << 16) >> 16;
+    const std::string value = ToldValue(static_cast<int64_t>(word << 16) >> 16);
     const int feature = static_cast<int>((word >> 48) & 0xfff);
     const std::string where = Concat(" of feature number ", feature, " of an earlier call on GPU ", device);
     switch (static_cast<NoteKind>(word >> 60)) {

@@ -6,11 +6,14 @@
 
 namespace merlin {
 
-// One 8-byte word of mapped host memory: 0, or kind (4 bits), feature (12 bits), value (48 bits, two's complement).
+// One 8-byte word of mapped host memory: 0, or kind (4 bits), feature (12 bits), value (48 bits, two's complement). A
+// value that 48 bits cannot hold is noted as the nearest that they can.
 enum class NoteKind : uint64_t { kNone = 0, kId = 1, kSplitsOrder = 2, kSplitsStart = 3, kSplitsEnd = 4 };
+constexpr int64_t kMostNoted = (int64_t{1} << 47) - 1, kLeastNoted = -kMostNoted - 1;
 
 __device__ __forceinline__ void NoteError(volatile unsigned long long* note, NoteKind kind, int feature,
                                           int64_t value) {
+  value = value > kMostNoted ? kMostNoted : value < kLeastNoted ? kLeastNoted : value;
   *note = (static_cast<unsigned long long>(kind) << 60) | (static_cast<unsigned long long>(feature & 0xfff) << 48) |
           (static_cast<unsigned long long>(value) & 0xffffffffffffull);
 }

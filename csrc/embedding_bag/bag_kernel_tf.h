@@ -25,7 +25,34 @@ using tensorflow::OpKernelConstruction;
 using tensorflow::OpKernelContext;
 using tensorflow::Tensor;
 using tensorflow::TensorShape;
+using tensorflow::shape_inference::DimensionHandle;
 using tensorflow::shape_inference::InferenceContext;
+using tensorflow::shape_inference::ShapeHandle;
+
+// For shape functions: the number of a feature's bags, from its dense block of ids or from its row_splits.
+inline Status NumBagsOf(InferenceContext* c, int feature, DimensionHandle* num_bags) {
+  int num_tables, num_features, num_splits;
+  std::vector<int> splits_of_feature;
+  TF_RETURN_IF_ERROR(c->GetAttr("num_tables", &num_tables));
+  TF_RETURN_IF_ERROR(c->GetAttr("num_features", &num_features));
+  TF_RETURN_IF_ERROR(c->GetAttr("num_splits", &num_splits));
+  TF_RETURN_IF_ERROR(c->GetAttr("splits_of_feature", &splits_of_feature));
+  if (static_cast<int>(splits_of_feature.size()) != num_features) {
+    return Invalid("splits_of_feature must have ", num_features, " entries. Received: ", splits_of_feature.size());
+  }
+  const int splits = splits_of_feature[feature];
+  if (splits >= num_splits) {
+    return Invalid("splits_of_feature must be below ", num_splits, ", the number of row_splits. Received: ", splits);
+  }
+  ShapeHandle ids, row_splits;
+  TF_RETURN_IF_ERROR(c->WithRank(c->input(num_tables + feature), splits < 0 ? 2 : 1, &ids));
+  if (splits < 0) {
+    *num_bags = c->Dim(ids, 0);
+    return absl::OkStatus();
+  }
+  TF_RETURN_IF_ERROR(c->WithRank(c->input(num_tables + num_features + splits), 1, &row_splits));
+  return c->Subtract(c->Dim(row_splits, 0), 1, num_bags);
+}
 
 inline Combiner CombinerFrom(const std::string& name) {
   if (name == "sum") return Combiner::kSum;

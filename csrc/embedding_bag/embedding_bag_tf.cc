@@ -9,9 +9,6 @@
 namespace merlin {
 namespace {
 
-using tensorflow::shape_inference::DimensionHandle;
-using tensorflow::shape_inference::ShapeHandle;
-
 // Shape of table t: from the tensor, or from what the resource handle says of its variable.
 Status TableShape(InferenceContext* c, bool resource, int t, ShapeHandle* shape) {
   *shape = c->UnknownShapeOfRank(2);
@@ -22,27 +19,21 @@ Status TableShape(InferenceContext* c, bool resource, int t, ShapeHandle* shape)
 }
 
 Status ForwardShape(InferenceContext* c, bool resource) {
-  int num_tables;
-  std::vector<int> table_of_feature, splits_of_feature;
+  int num_features;
+  std::vector<int> table_of_feature;
   bool concat;
-  TF_RETURN_IF_ERROR(c->GetAttr("num_tables", &num_tables));
+  TF_RETURN_IF_ERROR(c->GetAttr("num_features", &num_features));
   TF_RETURN_IF_ERROR(c->GetAttr("table_of_feature", &table_of_feature));
-  TF_RETURN_IF_ERROR(c->GetAttr("splits_of_feature", &splits_of_feature));
   TF_RETURN_IF_ERROR(c->GetAttr("concat", &concat));
-  const int num_features = static_cast<int>(table_of_feature.size());
+  if (static_cast<int>(table_of_feature.size()) != num_features) {
+    return Invalid("table_of_feature must have ", num_features, " entries. Received: ", table_of_feature.size());
+  }
   DimensionHandle width = c->MakeDim(0), common = c->UnknownDim();
   for (int f = 0; f < num_features; ++f) {
-    ShapeHandle table, ids, splits;
-    TF_RETURN_IF_ERROR(TableShape(c, resource, table_of_feature[f], &table));
+    ShapeHandle table;
     DimensionHandle bags;
-    if (splits_of_feature[f] < 0) {
-      TF_RETURN_IF_ERROR(c->WithRank(c->input(num_tables + f), 2, &ids));
-      bags = c->Dim(ids, 0);
-    } else {
-      TF_RETURN_IF_ERROR(c->WithRank(c->input(num_tables + f), 1, &ids));
-      TF_RETURN_IF_ERROR(c->WithRank(c->input(num_tables + num_features + splits_of_feature[f]), 1, &splits));
-      TF_RETURN_IF_ERROR(c->Subtract(c->Dim(splits, 0), 1, &bags));
-    }
+    TF_RETURN_IF_ERROR(TableShape(c, resource, table_of_feature[f], &table));
+    TF_RETURN_IF_ERROR(NumBagsOf(c, f, &bags));
     if (concat) {
       TF_RETURN_IF_ERROR(c->Merge(common, bags, &common));
       TF_RETURN_IF_ERROR(c->Add(width, c->Dim(table, 1), &width));

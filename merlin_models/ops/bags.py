@@ -77,7 +77,7 @@ def to_bags(ids: Any, weights: Any = None, padding_id: int | None = None, name: 
     else:
         values, row_splits = tf.convert_to_tensor(ids), None
         if values.shape.rank == 1:
-            values = values[:, tf.newaxis]
+            values = tf.expand_dims(values, 1)  # one node in a graph, and no copy
         if values.shape.rank != 2:
             raise ValueError(f"Dense ids of feature '{name}' must have rank 1 or 2. Received shape: {values.shape}")
 
@@ -151,7 +151,7 @@ def _weights_like(weights: Any, values: tf.Tensor, name: str) -> tf.Tensor:
         raise TypeError(f"Weights of feature '{name}' must be floats. Received: {weights.dtype.name}")
     weights = tf.cast(weights, tf.float32)
     if weights.shape.rank == 1 and values.shape.rank == 2:
-        weights = weights[:, tf.newaxis]
+        weights = tf.expand_dims(weights, 1)
     if not weights.shape.is_compatible_with(values.shape):
         raise ValueError(
             f"Weights of feature '{name}' must have the shape of its ids, {values.shape}. Received: {weights.shape}"

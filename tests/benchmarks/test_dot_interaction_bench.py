@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+
 import numpy as np
 import pytest
 
@@ -43,11 +45,61 @@ def test_check(name):
         bench.check(NumpyProvider(problem, 1.1), problem, "full", "")
 
 
-def test_our_op_passes_the_check():
+OURS = ("merlin_tf", "merlin_tf_two_ops", "merlin_tf_loop", "merlin_tf_two_ops_loop")
+
+
+def _ready(name):
     problem = bench.CASES["lookup_b64_f5_d16_fp32"].build()
-    provider = load_provider(bench, "merlin_tf")
+    provider = load_provider(bench, name)
     provider.setup(problem, "cpu", "forward", "")
+    return provider, problem
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_our_ops_pass_the_check(name):
+    provider, problem = _ready(name)
     assert bench.check(provider, problem, "forward", "") < 1e-6
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_step_of_a_call_is_computed(name):
+    """Nothing is taken for equal, or left out as unread, when TensorFlow makes the graph ready to run."""
+    from tensorflow.python.eager import context
+
+    provider, _ = _ready(name)
+    context.enable_run_metadata()
+    try:
+        provider.forward(0)
+        ready = [graph.post_optimization_graph for graph in context.export_run_metadata().function_graphs]
+    finally:
+        context.disable_run_metadata()
+    run = collections.Counter(node.op for graph in ready for node in graph.node if node.op.startswith("Merlin"))
+    ops = ["MerlinResourceEmbeddingBag", "MerlinDotInteraction"] if "two" in name else ["MerlinLookupInteraction"]
+    assert run == dict.fromkeys(ops, provider.steps_a_call)
+    assert provider.steps_a_call == (8 if "loop" in name else 1)
+
+
+@pytest.mark.parametrize("name", ["merlin_tf_loop", "merlin_tf_two_ops_loop"])
+def test_a_loop_is_refused_for_one_wrong_step(name):
+    provider, problem = _ready(name)
+    right = provider.forward(0)
+    provider.forward = lambda i: [*right[:3], 1.1 * right[3], *right[4:]]
+    with pytest.raises(NotEqual, match=r"error 1.0e-01"):
+        bench.check(provider, problem, "forward", "")
+
+
+@pytest.mark.parametrize("name", ["merlin_tf_loop", "merlin_tf_two_ops_loop"])
+@pytest.mark.parametrize(
+    ("case", "device", "mode", "reason"),
+    [
+        ("lookup_b65536_f27_d128_fp32", "cuda", "forward", ""),
+        ("lookup_b65536_f27_d128_fp32", "cuda", "full", "the tables' gradient is not measured here"),
+        ("lookup_b4096_f27_d128_fp32", "cpu", "forward", "lookups on a GPU: a call costs little beside the others"),
+        ("b65536_f27_d128_fp32", "cuda", "forward", "there is nothing to look up"),
+    ],
+)
+def test_what_loops_are_for(name, case, device, mode, reason):
+    assert load_provider(bench, name).unsupported(bench.CASES[case], device, mode, "") == reason
 
 
 def test_bytes_by_hand():

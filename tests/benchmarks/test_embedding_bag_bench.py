@@ -12,7 +12,7 @@ import pytest
 from benchmarks import run
 from benchmarks.clocks import WallClock
 from benchmarks.gather_floor import sum_rows
-from benchmarks.harness import Plan, Provider, run_case
+from benchmarks.harness import Plan, Provider, load_provider, run_case
 from benchmarks.ids import BagArrays
 from benchmarks.ops import bench_embedding_bag as bench
 from benchmarks.ops import embedding_bag_problem as problems
@@ -245,3 +245,12 @@ def test_command_line_writes_rows(tmp_path, capsys):
 def test_wrong_command_lines(arguments, message):
     with pytest.raises(SystemExit, match=message):
         run.main(arguments)
+
+
+@pytest.mark.parametrize("name", ["merlin_tf", "merlin_tf_dense", "merlin_tf_loop"])
+def test_our_ops_in_tensorflow_pass_the_check(name):
+    problem = bench.CASES["smoke"].build()
+    provider = load_provider(bench, name)
+    provider.setup(problem, "cpu", "update", "adagrad")
+    assert bench.check(provider, problem, "update", "adagrad") < 1e-4
+    provider.call("update", 0, 0)

@@ -92,6 +92,32 @@ def test_all_regions_can_be_made_without_rows():
     assert {make({}) for make in REGIONS.values()} == {"No rows yet."}
 
 
+def _fused(tmp_path, **rows):
+    by_case = [
+        _row(provider, p50, op="dot_interaction", case=f"lookup_b65536_f27_d128_{short}")
+        for short, of_case in rows.items()
+        for provider, p50 in of_case.items()
+    ]
+    lookups = _row("merlin_native", 1.0, op="dot_interaction", case="b65536_f27_d128_fp32")
+    return REGIONS["dot-interaction"](_load(tmp_path, fused=[*by_case, lookups])).split("forward:\n\n")[1]
+
+
+def test_lookups_fused_with_products_are_shown_with_and_without_loops(tmp_path):
+    calls = {"merlin_tf": 0.4, "merlin_tf_two_ops": 0.8}
+    assert _fused(tmp_path, fp32=calls) == (
+        "|  | one op | two ops | times |\n| --- | --- | --- | --- |\n| fp32 | 0.400 | 0.800 | 2.00 |"
+    )
+    loops = {"merlin_tf_loop": 0.25, "merlin_tf_two_ops_loop": 0.75}
+    head, _, *body = _fused(tmp_path, fp32=calls | loops, bf16=calls).splitlines()
+    assert head == (
+        "|  | one op | two ops | times | one op, 8 steps a call | two ops, 8 steps a call | times, 8 steps a call |"
+    )
+    assert body == [
+        "| fp32 | 0.400 | 0.800 | 2.00 | 0.250 | 0.750 | 3.00 |",
+        "| bf16 | 0.400 | 0.800 | 2.00 | - | - | - |",
+    ]
+
+
 def test_regions_are_filled_and_the_rest_of_a_page_stays():
     page = "a `<!-- benchmarks:NAME -->`\n<!-- benchmarks:x -->\n<!-- /benchmarks -->\nb\n"
     page += "<!-- benchmarks:y -->\n\nold\n\n<!-- /benchmarks -->\nc\n"

@@ -252,3 +252,41 @@ def test_long_bags_and_hot_rows(rng, arrays, dtype, dim):
         dense = np.zeros(case.tables[t].shape)
         dense[arrays.back(ids[t])[:count]] = arrays.back(rows[t])[:count]
         assert_close(dense, expected_tables[t], dtype, f"gradient of table {t}", scale=10)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dim", [16, 3])  # by the kernel of plain features, and by the general one
+@pytest.mark.parametrize(
+    ("splits", "rule"),
+    [
+        ([1, 1, 2], "start at 0. Received: 1"),
+        ([-(2**47), 1, 2], "start at 0. Received: -140737488355328 or less"),
+        ([-(2**63), 1, 2], "start at 0. Received: -140737488355328 or less"),
+        ([0, 1, 1], "end at the number of ids. Received: 1"),
+        ([0, 1, 2**47 - 2], "end at the number of ids. Received: 140737488355326"),
+        ([0, 1, 2**63 - 1], "end at the number of ids. Received: 140737488355327 or more"),
+        ([0, 2, 1, 2], "not decrease. Received: a decrease to 1. The bag was taken as empty"),
+        ([0, 2, -5, 2], "not decrease. Received: a decrease to -5. The bag was taken as empty"),
+        (
+            [0, 2, -(2**63), 2],
+            "not decrease. Received: a decrease to -140737488355328 or less. The bag was taken as empty",
+        ),
+    ],
+)
+def test_a_gpu_notes_wrong_row_splits(splits, rule, dim):
+    arrays = Device("cupy")
+    outputs = [arrays.to(np.full((len(splits) - 1, dim), np.nan, np.float32))]
+    native.embedding_bag_forward(
+        [arrays.to(np.ones((5, dim), np.float32))],
+        [arrays.to(np.array([3, 4]))],
+        [arrays.to(np.array(splits))],
+        [None],
+        [0],
+        ["sum"],
+        [None],
+        outputs,
+    )
+    assert np.isfinite(arrays.back(outputs[0])).all()
+    noted = f"row_splits of feature number 0 of an earlier call on GPU 0 must {rule}"
+    assert native.take_device_error() == noted
+    assert native.take_device_error() == ""

@@ -10,7 +10,8 @@ import pytest
 import tensorflow as tf
 
 import merlin_models.tf as ml
-from merlin_models.ops import dot_interaction, embedding_bag, lookup_interaction, to_bags, why_not_fused
+from merlin_models.ops import dot_interaction, embedding_bag, lookup_interaction, tf_ops, to_bags, why_not_fused
+from merlin_models.ops.bags import op_inputs
 
 layer_module = importlib.import_module("merlin_models.layers.dot_interaction")
 DEVICES = ["cpu:0", pytest.param("gpu:0", marks=pytest.mark.gpu)]
@@ -205,3 +206,47 @@ def test_models_train_alike(rng, monkeypatch, device, embedding_optimizer, polic
     for one, other in zip(weights, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=tolerance)
     np.testing.assert_allclose(predictions, expected_predictions, rtol=0, atol=tolerance)
+
+
+def test_the_batch_in_a_graph_is_that_of_the_bags(rng):
+    """Of a dense block or of row_splits, known or not."""
+    tables = [tf.Variable(tf.ones((5, 16)))]
+
+    def batch_of(*specs):
+        def call(*ids):
+            bags = [to_bags(ids[0] if len(ids) == 1 else ids)]
+            return lookup_interaction(tables, bags, [0], ["sum"]), embedding_bag(tables, bags, [0], "sum")[0]
+
+        one, other = (
+            tf.function(call).get_concrete_function(*(tf.TensorSpec(shape, tf.int64) for shape in specs)).outputs
+        )
+        assert one.shape[0] == other.shape[0]
+        return one.shape[0]
+
+    assert batch_of((7, 2)) == batch_of((7,)) == batch_of((None,), (8,)) == 7
+    assert batch_of((None, 2)) is batch_of((None,), (None,)) is None
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"splits_of_feature": []}, r"splits_of_feature must have 1 entries. Received: 0"),
+        ({"splits_of_feature": [0]}, r"splits_of_feature must be below 0, the number of row_splits. Received: 0"),
+    ],
+)
+@pytest.mark.parametrize("fused", [False, True])
+def test_attributes_that_do_not_fit_are_refused_in_a_graph(attributes, message, fused):
+    table = tf.Variable(tf.ones((5, 16)))
+    arguments = {**op_inputs([to_bags(tf.constant([[3], [4]], tf.int64))]), "tables": [table.handle], "T": tf.float32}
+    arguments |= {"table_of_feature": [0], "combiners": ["sum"], "names": ["f"], **attributes}
+
+    @tf.function
+    def call():
+        if fused:
+            return tf_ops().merlin_lookup_interaction(
+                **arguments, first=[], anchor=tf.zeros([0]), dim=16, order="lower"
+            )
+        return tf_ops().merlin_resource_embedding_bag(**arguments, Tout=tf.float32, concat=False, num_outputs=1)
+
+    with pytest.raises(ValueError, match=message):
+        call.get_concrete_function()

@@ -16,6 +16,7 @@ from merlin_models.ops import (
     embedding_bag,
     embedding_bag_update,
     encode_bags,
+    lookup_interaction,
     sampled_softmax,
     to_bags,
 )
@@ -163,14 +164,28 @@ def test_states_after_errors_are_those_without():
     assert_same_state(one, other)
 
 
+# A GPU's note has 48 bits for the value.
+TOLD = dict.fromkeys([2**63 - 1, 2**47], "140737488355327 or more")
+TOLD |= dict.fromkeys([-(2**63), -(2**47) - 1], "-140737488355328 or less")
+
+
 @pytest.mark.gpu
-@pytest.mark.parametrize("bad", BAD)
-def test_on_a_gpu_they_are_noted(bad):
-    """Skipped by the kernels, and raised by the next call."""
+@pytest.mark.parametrize("dtype", [tf.int32, tf.int64])
+@pytest.mark.parametrize("op", ["embedding_bag", "lookup_interaction"])
+@pytest.mark.parametrize("bad", [*BAD, 2**31 - 1, -(2**31), 2**47, -(2**47) + 1, -(2**47) - 1])
+def test_on_a_gpu_they_are_noted(op, bad, dtype):
+    """Skipped by the kernels, and raised by the next call, with the value."""
+    if not dtype.min <= bad <= dtype.max:
+        pytest.skip("no number of that type")
     with tf.device("GPU:0"):
         numbers = tf.Variable(tf.ones((5, 4)))
-        output = embedding_bag([numbers], [Bags(tf.constant([[0, bad]], tf.int64))], combiners="sum")[0]
-        np.testing.assert_array_equal(output, np.ones((1, 4)))
-        noted = r"Ids of feature number 0 of an earlier call on GPU 0 must be in \[0, rows of its table\)"
-        with pytest.raises(ValueError, match=noted):
-            _native.raise_device_errors()
+        bags = Bags(tf.constant([[0, bad]], dtype))
+        if op == "embedding_bag":
+            output, expected = embedding_bag([numbers], [bags], combiners="sum")[0], np.ones((1, 4))
+        else:
+            output, expected = lookup_interaction([numbers], [bags], [0], ["sum"], tf.ones((1, 4))), [[4.0]]
+        np.testing.assert_array_equal(output, expected)
+    noted = r"Ids of feature number 0 of an earlier call on GPU 0 must be in \[0, rows of its table\). "
+    with pytest.raises(ValueError, match=rf"{noted}Received: {TOLD.get(bad, bad)}\. The id was skipped$"):
+        _native.raise_device_errors()
+    _native.raise_device_errors()
