@@ -67,12 +67,25 @@ __device__ __forceinline__ Unit UnitOfThread(const DeviceFeature& feature, int p
   return unit;
 }
 
+// Writes columns of an output, value_of(k) for k from 0 on. A pack of outputs may be twice as wide as a pack of rows:
+// two stores then.
+template <typename Out, int kPack, typename ValueOf>
+__device__ __forceinline__ void StoreColumns(Out* out, ValueOf&& value_of) {
+  constexpr int kStore = kPack * sizeof(Out) > 16 ? kPack / 2 : kPack;
+#pragma unroll
+  for (int k = 0; k < kPack; k += kStore) {
+    Pack<Out, kStore> result;
+#pragma unroll
+    for (int i = 0; i < kStore; ++i) result.item[i] = RoundTo<Out>(value_of(k + i));
+    StoreOnce<Out, kStore>(result, out + k);
+  }
+}
+
 // Bags of one id each, from `position` on, without weights: every combiner gives the row itself, or zeros for
 // padding.
 template <typename T, typename Out, typename Id, int kPack, int kRows>
 __device__ __forceinline__ void CopyRows(const DeviceFeature& feature, const Unit& unit, int64_t bag, int64_t last_bag,
                                          int64_t position, volatile unsigned long long* note) {
-  constexpr int kStore = kPack * sizeof(Out) > 16 ? kPack / 2 : kPack;
   const char* table = static_cast<const char*>(feature.table) + (unit.owns_columns ? unit.column : 0) * sizeof(T);
   const uint32_t row_bytes = static_cast<uint32_t>(feature.dim) * sizeof(T);
   for (; bag < last_bag; bag += unit.lanes, position += unit.lanes) {
@@ -92,13 +105,7 @@ __device__ __forceinline__ void CopyRows(const DeviceFeature& feature, const Uni
 #pragma unroll
       for (int u = 0; u < kRows; ++u) {
         if (i + u < count && unit.owns_columns) {
-          Pack<Out, kPack> result;
-#pragma unroll
-          for (int k = 0; k < kPack; ++k) result.item[k] = RoundTo<Out>(AsFloat(pack[u].item[k]));
-#pragma unroll
-          for (int k = 0; k < kPack; k += kStore) {
-            StoreOnce<Out, kStore>(*reinterpret_cast<const Pack<Out, kStore>*>(&result.item[k]), out + k);
-          }
+          StoreColumns<Out, kPack>(out, [&](int k) { return AsFloat(pack[u].item[k]); });
         }
         out += feature.output_stride;
       }
@@ -111,6 +118,34 @@ struct LongBag {
   uint32_t bag;
   int part;  // which of the units that share its columns
 };
+
+// Pools the bags that the block's units left: all units share each. `pool` sums the ids [begin, end) of the columns
+// from `column` on into kValues numbers, `merge` adds another unit's to them, `write` writes the bag. The order in
+// which units found the bags does not matter: each is summed the same way.
+template <int kPack, int kValues, typename PoolIds, typename Merge, typename Write>
+__device__ __forceinline__ void ShareLongBags(const DeviceFeature& feature, const LongBag* long_bags, int num_long,
+                                              float* partials, volatile unsigned long long* note, PoolIds&& pool,
+                                              Merge&& merge, Write&& write) {
+  const int lanes = feature.lanes, units = kThreads / lanes, own_unit = threadIdx.x / lanes, lane = threadIdx.x % lanes;
+  float* mine = partials + threadIdx.x * kValues;
+  for (int i = 0; i < num_long; ++i) {
+    const LongBag todo = long_bags[i];
+    const BagRange all = RangeOfBag(feature, todo.bag, note);
+    const int column = (todo.part * lanes + lane) * kPack;
+    const int64_t share = (all.end - all.begin + units - 1) / units;
+    const int64_t begin = min(all.end, all.begin + own_unit * share), end = min(all.end, begin + share);
+    float value[kValues];
+    pool(begin, end, column, value, mine);
+#pragma unroll
+    for (int k = 0; k < kValues; ++k) mine[k] = value[k];
+    __syncthreads();
+    if (own_unit == 0) {
+      for (int other = 1; other < units; ++other) merge(value, partials + (other * lanes + lane) * kValues);
+      write(todo.bag, column, value);
+    }
+    __syncthreads();
+  }
+}
 
 }  // namespace
 }  // namespace merlin

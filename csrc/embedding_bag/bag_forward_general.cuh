@@ -37,16 +37,8 @@ struct Running {
   __device__ __forceinline__ void Write(const DeviceFeature& feature, int64_t bag, const Unit& unit) const {
     if (!unit.owns_columns) return;
     const float scale = kMax ? (sum == 0.0f ? 0.0f : 1.0f) : ScaleOf(feature.combiner, sum, sum_of_squares);
-    Pack<Out, kPack> result;
-#pragma unroll
-    for (int k = 0; k < kPack; ++k) result.item[k] = RoundTo<Out>(kMax && sum == 0.0f ? 0.0f : total[k] * scale);
-    // A pack of outputs may be twice as wide as a pack of rows: two stores then.
     Out* out = static_cast<Out*>(feature.output) + bag * feature.output_stride + unit.column;
-    constexpr int kStore = kPack * sizeof(Out) > 16 ? kPack / 2 : kPack;
-#pragma unroll
-    for (int k = 0; k < kPack; k += kStore) {
-      StoreOnce<Out, kStore>(*reinterpret_cast<const Pack<Out, kStore>*>(&result.item[k]), out + k);
-    }
+    StoreColumns<Out, kPack>(out, [&](int k) { return kMax && sum == 0.0f ? 0.0f : total[k] * scale; });
   }
 };
 
@@ -225,36 +217,42 @@ __device__ __forceinline__ void PoolBlock(const DeviceFeature& feature, uint32_t
   }
 
   __syncthreads();
-  // The order in which units found long bags does not matter: each is summed the same way.
-  for (int i = 0; i < *num_long; ++i) {
-    const LongBag todo = long_bags[i];
-    const BagRange all = RangeOfBag(feature, todo.bag, note);
-    unit.column = (todo.part * unit.lanes + unit.lane) * kPack;
-    unit.owns_columns = unit.column < feature.dim;
-    const int64_t share = (all.end - all.begin + units - 1) / units;
-    const int64_t begin = min(all.end, all.begin + own_unit * share), end = min(all.end, begin + share);
-    running.Clear();
-    Walk<T, Id, kPack, kMax>(feature, unit, begin, end, int64_t{-1}, &running, note, [] { return int64_t{-1}; });
-    float* mine = partials + threadIdx.x * (kPack + 2);
+  constexpr int kValues = kPack + 2;
+  const auto running_of = [](const float* value) {
+    Running<kPack, kMax> other;
 #pragma unroll
-    for (int k = 0; k < kPack; ++k) mine[k] = running.total[k];
-    mine[kPack] = running.sum;
-    mine[kPack + 1] = running.sum_of_squares;
-    __syncthreads();
-    if (own_unit == 0) {
-      for (int other = 1; other < units; ++other) {
-        const float* theirs = partials + (other * unit.lanes + unit.lane) * (kPack + 2);
-        Running<kPack, kMax> add;
+    for (int k = 0; k < kPack; ++k) other.total[k] = value[k];
+    other.sum = value[kPack];
+    other.sum_of_squares = value[kPack + 1];
+    return other;
+  };
+  const auto values_of = [](const Running<kPack, kMax>& other, float(&value)[kValues]) {
 #pragma unroll
-        for (int k = 0; k < kPack; ++k) add.total[k] = theirs[k];
-        add.sum = theirs[kPack];
-        add.sum_of_squares = theirs[kPack + 1];
-        running.Merge(add);
-      }
-      running.template Write<Out>(feature, todo.bag, unit);
-    }
-    __syncthreads();
-  }
+    for (int k = 0; k < kPack; ++k) value[k] = other.total[k];
+    value[kPack] = other.sum;
+    value[kPack + 1] = other.sum_of_squares;
+  };
+  const auto at_column = [&](int column) {
+    unit.column = column;
+    unit.owns_columns = column < feature.dim;
+  };
+  ShareLongBags<kPack, kValues>(
+      feature, long_bags, *num_long, partials, note,
+      [&](int64_t begin, int64_t end, int column, float(&value)[kValues], float*) {
+        at_column(column);
+        running.Clear();
+        Walk<T, Id, kPack, kMax>(feature, unit, begin, end, int64_t{-1}, &running, note, [] { return int64_t{-1}; });
+        values_of(running, value);
+      },
+      [&](float(&value)[kValues], const float* theirs) {
+        Running<kPack, kMax> merged = running_of(value);
+        merged.Merge(running_of(theirs));
+        values_of(merged, value);
+      },
+      [&](uint32_t bag, int column, const float(&value)[kValues]) {
+        at_column(column);
+        running_of(value).template Write<Out>(feature, bag, unit);
+      });
 }
 
 template <typename T, typename Out, typename Id>

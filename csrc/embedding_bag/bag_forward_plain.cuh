@@ -96,14 +96,7 @@ __device__ __forceinline__ void WritePlain(const DeviceFeature& feature, int64_t
   if (column >= feature.dim) return;
   const float scale = ScaleOf(feature.combiner, static_cast<float>(found), static_cast<float>(found));
   Out* out = static_cast<Out*>(feature.output) + bag * feature.output_stride + column;
-  constexpr int kStore = kPack * sizeof(Out) > 16 ? kPack / 2 : kPack;
-#pragma unroll
-  for (int k = 0; k < kPack; k += kStore) {
-    Pack<Out, kStore> result;
-#pragma unroll
-    for (int i = 0; i < kStore; ++i) result.item[i] = RoundTo<Out>(sum[k + i] * scale);
-    StoreOnce<Out, kStore>(result, out + k);
-  }
+  StoreColumns<Out, kPack>(out, [&](int k) { return sum[k] * scale; });
 }
 
 template <typename T>
@@ -164,42 +157,36 @@ __device__ __forceinline__ void PoolPlainBlock(const DeviceFeature& feature, uin
   }
 }
 
-// Bags that the block's units left: all units share each. Not inlined, so that it takes no registers of the loop above.
+// Not inlined, so that it takes no registers of the loop above.
 template <typename T, typename Out, typename Id>
 __device__ __noinline__ void PoolLongBags(const DeviceFeature& feature, const LongBag* long_bags, int num_long,
                                           float* partials, volatile unsigned long long* note) {
-  constexpr int kPack = 16 / sizeof(T);
-  const int lanes = feature.lanes, units = kThreads / lanes, own_unit = threadIdx.x / lanes, lane = threadIdx.x % lanes;
-  // The order in which units found them does not matter: each is summed the same way.
-  for (int i = 0; i < num_long; ++i) {
-    const LongBag todo = long_bags[i];
-    const BagRange all = RangeOfBag(feature, todo.bag, note);
-    const int column = (todo.part * lanes + lane) * kPack;
-    const int64_t share = (all.end - all.begin + units - 1) / units;
-    const auto begin = static_cast<int32_t>(min(all.end, all.begin + own_unit * share));
-    const auto end = static_cast<int32_t>(min(all.end, begin + share));
-    float sum[kPack] = {};
-    IdWindow window{0, 0, -1};
-    float* mine = partials + threadIdx.x * (kPack + 1);
-    int found = begin == end ? 0
-                             : SumRows<T, Id, kPack, 0>(
-                                   feature, ColumnOf<T>(feature, column), begin, end, [=] { return end; }, &window, sum,
-                                   mine, note);
+  constexpr int kPack = 16 / sizeof(T), kValues = kPack + 1;  // the last one: how many rows, as bits of an int
+  ShareLongBags<kPack, kValues>(
+      feature, long_bags, num_long, partials, note,
+      [&](int64_t begin, int64_t end, int column, float(&value)[kValues], float* mine) {
+        const int32_t stop = static_cast<int32_t>(end);
+        float sum[kPack] = {};
+        IdWindow window{0, 0, -1};
+        const int found = begin == end ? 0
+                                       : SumRows<T, Id, kPack, 0>(
+                                             feature, ColumnOf<T>(feature, column), static_cast<int32_t>(begin), stop,
+                                             [=] { return stop; }, &window, sum, mine, note);
 #pragma unroll
-    for (int k = 0; k < kPack; ++k) mine[k] = sum[k];
-    mine[kPack] = __int_as_float(found);
-    __syncthreads();
-    if (own_unit == 0) {
-      for (int other = 1; other < units; ++other) {
-        const float* theirs = partials + (other * lanes + lane) * (kPack + 1);
+        for (int k = 0; k < kPack; ++k) value[k] = sum[k];
+        value[kPack] = __int_as_float(found);
+      },
+      [](float(&value)[kValues], const float* theirs) {
 #pragma unroll
-        for (int k = 0; k < kPack; ++k) sum[k] += theirs[k];
-        found += __float_as_int(theirs[kPack]);
-      }
-      WritePlain<Out, kPack>(feature, todo.bag, column, found, sum);
-    }
-    __syncthreads();
-  }
+        for (int k = 0; k < kPack; ++k) value[k] += theirs[k];
+        value[kPack] = __int_as_float(__float_as_int(value[kPack]) + __float_as_int(theirs[kPack]));
+      },
+      [&](uint32_t bag, int column, const float(&value)[kValues]) {
+        float sum[kPack];
+#pragma unroll
+        for (int k = 0; k < kPack; ++k) sum[k] = value[k];
+        WritePlain<Out, kPack>(feature, bag, column, __float_as_int(value[kPack]), sum);
+      });
 }
 
 template <typename T, typename Out, typename Id>
