@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from merlin_models.blocks.symbolic import shapes_of_schema
 from merlin_models.schema import ColumnSchema, Schema, Tags
+from merlin_models.serving.offsets import checked_lists
 
 VALUES, OFFSETS = "__values", "__offsets"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]*")  # what TensorFlow lets variables be called
@@ -56,15 +57,6 @@ class Input:
         kinds = {name + VALUES: dtype, name + OFFSETS: tf.int64}
         return {part: tf.TensorSpec([None], kind, name=part) for part, kind in kinds.items()}
 
-    def of_tensors(self, tensors: Mapping[str, Any], padded: bool) -> Any:
-        """What the callable takes, of what a signature does."""
-        name = self.tensor_name
-        if not self.is_list:
-            return tensors[name]
-        return (
-            _unpadded(tensors[name]) if padded else _ragged(self.name, tensors[name + VALUES], tensors[name + OFFSETS])
-        )
-
     def feature(self, value: Any) -> Any:
         """What the model takes, of what the callable does."""
         return tf.reshape(value, [-1, 1]) if self.width is None else value
@@ -106,13 +98,17 @@ def has_padded_form(inputs: Sequence[Input]) -> bool:
     return bool(lists) and all(each.dtype.is_integer for each in lists)
 
 
-def _ragged(name: str, values: Any, offsets: Any) -> tf.RaggedTensor:
-    """Lists of values and offsets, which are checked by ops that cost little: TensorFlow's own checks are conditionals."""
-    ends = tf.equal(offsets[:1], 0) & tf.equal(offsets[-1:], tf.size(values, tf.int64))
-    right = tf.reduce_all(offsets[1:] >= offsets[:-1]) & tf.reduce_all(ends) & (tf.size(offsets) > 0)
-    message = f"{name + OFFSETS} must begin with 0, not decrease, and end with the number of values. Received:"
-    with tf.control_dependencies([tf.raw_ops.Assert(condition=right, data=[message, offsets], summarize=8)]):
-        return tf.RaggedTensor.from_row_splits(values, tf.identity(offsets), validate=False)
+def features_of(inputs: Sequence[Input], tensors: Mapping[str, Any], padded: bool) -> dict[str, Any]:
+    """What the callable takes, of what a signature does."""
+    features = {each.name: tensors[each.tensor_name] for each in inputs if not each.is_list}
+    lists = [each for each in inputs if each.is_list]
+    if padded:
+        return features | {each.name: _unpadded(tensors[each.tensor_name]) for each in lists}
+    if lists:
+        values, offsets = ([tensors[each.tensor_name + part] for each in lists] for part in (VALUES, OFFSETS))
+        ragged = checked_lists([each.name + OFFSETS for each in lists], values, offsets)
+        features |= {each.name: x for each, x in zip(lists, ragged, strict=True)}
+    return features
 
 
 def _unpadded(x: Any) -> tf.RaggedTensor:

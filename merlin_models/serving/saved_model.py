@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from merlin_models._files import replacing_folder
 from merlin_models.ops.portable import portable_ops
-from merlin_models.serving.inputs import OFFSETS, VALUES, Input, has_padded_form
+from merlin_models.serving.inputs import OFFSETS, VALUES, Input, features_of, has_padded_form
 
 EXCLUDE = "exclude"
 # What runs only where this library, or Python, is.
@@ -80,7 +80,7 @@ def _signature(serve: Any, named: Callable, inputs: list[Input], padded: bool, e
         specs[EXCLUDE] = tf.TensorSpec([None, None], tf.int64, name=EXCLUDE)
 
     def signature(tensors: dict[str, Any]) -> dict[str, Any]:
-        features = {each.name: each.of_tensors(tensors, padded) for each in inputs}
+        features = features_of(inputs, tensors, padded)
         return _tensors(named(serve(features, *([tensors[EXCLUDE]] if exclude else []))))
 
     return tf.function(signature, input_signature=[specs], autograph=False).get_concrete_function()
