@@ -16,9 +16,6 @@ struct RowKernels {
   // `readable` >= count valid entries: those behind `count` are only prefetched.
   void (*accumulate[3])(const void* table, int64_t stride, int64_t dim, const int64_t* rows, const float* coefs,
                         int64_t count, int64_t readable, float* sum);
-  // out[0..dim) = scale * the same sum, by the types of the table and of `out`.
-  void (*pool[3][3])(const void* table, int64_t dim, const int64_t* rows, const float* coefs, int64_t count,
-                     int64_t readable, float scale, void* out);
   // out[0..dim) = scale * sum[0..dim), rounded to nearest even.
   void (*store[3])(const float* sum, float scale, int64_t dim, void* out);
   // Dot product of a row of the first type with `other`, which is float32.
