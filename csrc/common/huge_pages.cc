@@ -13,7 +13,7 @@ namespace {
 
 constexpr int64_t kWorthIt = int64_t{8} << 20;  // second TLBs have 1,536 to 3,072 entries of 4 KB
 constexpr uintptr_t kHugePage = uintptr_t{1} << 21, kPiece = 8 * kHugePage;
-constexpr std::chrono::milliseconds kTimeOfACall(500);
+constexpr std::chrono::seconds kTimeOfACall(3);
 
 // Linux 6.1's, which the headers that this is built with may not name yet.
 constexpr int kCollapse = 25;

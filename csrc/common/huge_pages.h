@@ -11,8 +11,8 @@ class HugePages {
  public:
   // Moves memory that is written already to huge pages, once for each `begin` and `bytes`: where it is larger than what
   // a processor keeps the pages of, the system has huge pages, and it has not been told never to use them. Contents
-  // stay, and others may read and write them meanwhile. All tables together take no more than half a second, which is
-  // good for about 200 MB: later calls go on.
+  // stay, and others may read and write them meanwhile. All tables of a call together take three seconds at most,
+  // enough for about 1 GB on a virtual machine: later calls go on.
   void Put(const void* begin, int64_t bytes);
 
  private:
