@@ -15,6 +15,7 @@ namespace merlin {
 namespace {
 
 constexpr int64_t kNanosecondsARow = 30;
+constexpr int64_t kCachedTable = 256 << 10;  // bytes: what a core's second cache holds beside other things
 
 // Pools the bags [begin, end) of one feature.
 void PoolBags(const BagBatch& batch, int f, int64_t begin, int64_t end, FirstError& error) {
@@ -25,6 +26,7 @@ void PoolBags(const BagBatch& batch, int f, int64_t begin, int64_t end, FirstErr
   const auto pool = Pools().pool[table_type][output_type];
   const int64_t out_bytes = feature.output_stride * SizeOf(batch.output_dtype);
   if (!RowSplitsHold(feature, begin, end)) return error.Set("row_splits of feature '" + batch.names[f] + "' are wrong");
+  const bool is_cached = table.num_rows * table.dim * SizeOf(batch.table_dtype) <= kCachedTable;
   std::vector<float> largest(feature.combiner == Combiner::kMax ? table.dim : 0);
   BagReader reader(batch, f);
   BagReader::Block block;
@@ -33,8 +35,9 @@ void PoolBags(const BagBatch& batch, int f, int64_t begin, int64_t end, FirstErr
     if (error) return;
     char* out = static_cast<char*>(feature.output) + block.bags[0].bag * out_bytes;
     if (feature.combiner != Combiner::kMax) {
-      pool(table.rows, table.dim, block.rows.data(), block.weights, static_cast<int64_t>(block.rows.size()),
-           block.bags.data(), static_cast<int64_t>(block.bags.size()), feature.output_stride, out);
+      const int64_t early = is_cached ? 0 : static_cast<int64_t>(block.rows.size());
+      pool(table.rows, table.dim, block.rows.data(), block.weights, early, block.bags.data(),
+           static_cast<int64_t>(block.bags.size()), feature.output_stride, out);
       continue;
     }
     for (const BagReader::Bag& bag : block.bags) {

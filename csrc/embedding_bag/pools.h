@@ -17,8 +17,9 @@ struct PooledBag {
 
 struct PoolKernels {
   // For each of the bags, which are in order, out[0..dim) = its scale * the sum of its rows; then `out` moves on by
-  // `out_stride` elements. By the types of the table and of `out`. rows, coefs: lists of `num_rows`.
-  void (*pool[3][3])(const void* table, int64_t dim, const int64_t* rows, const float* coefs, int64_t num_rows,
+  // `out_stride` elements. By the types of the table and of `out`. Of `rows` the first `readable` are asked for
+  // before they are needed: all, or 0 where the table lies in a core's caches.
+  void (*pool[3][3])(const void* table, int64_t dim, const int64_t* rows, const float* coefs, int64_t readable,
                      const PooledBag* bags, int64_t num_bags, int64_t out_stride, void* out);
 };
 

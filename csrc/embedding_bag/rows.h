@@ -32,10 +32,9 @@ struct RowKernels {
 // Asks the memory for all lines that a row lies on, one more than it fills where it does not start with one. Into the
 // second cache: the first one's queue of misses is the shorter, and full long before the memory is busy.
 MERLIN_INLINE void PrefetchRow(const void* row, int64_t bytes) {
-  const uintptr_t first = reinterpret_cast<uintptr_t>(row), end = first + bytes;
-  for (uintptr_t line = first & ~uintptr_t{63}; line < end; line += 64) {
-    __builtin_prefetch(reinterpret_cast<const void*>(line), 0, 2);
-  }
+  const char* first = static_cast<const char*>(row);
+  for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(first + at, 0, 2);
+  __builtin_prefetch(first + bytes - 1, 0, 2);
 }
 
 const RowKernels& Rows();
