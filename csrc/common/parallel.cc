@@ -32,8 +32,8 @@ class Work : public std::enable_shared_from_this<Work> {
   // Where helpers may run: where the caller may.
   const cpu_set_t& allowed() const { return allowed_; }
 
-  // What the caller does. Returns when all units are done.
-  void Run(std::vector<Helper*> helpers);
+  // What the caller does, with as many helpers as there are up to `count`. Returns when all units are done.
+  void Run(int count, int limit);
 
   // What a helper does: wakes some others, and takes units until none is left.
   void TakePart();
@@ -115,27 +115,48 @@ class Helpers {
   // Never destroyed, since its threads may outlive whatever else ends with the process.
   static Helpers& OfProcess() { return *Current(); }
 
-  // `count` of those that sleep, and new ones where there are fewer; fewer where more than `limit` would be busy.
-  std::vector<Helper*> Take(int count, int limit) {
+  // `count` of those that sleep, and new ones where there are fewer; fewer where more than `limit` would be busy, and
+  // then others come when they are done elsewhere, until Close.
+  std::vector<Helper*> Take(int count, int limit, const std::shared_ptr<Work>& work) {
     std::lock_guard<std::mutex> lock(mutex_);
     const size_t wanted = static_cast<size_t>(std::max(0, std::min(count, limit - busy_)));
     while (asleep_.size() < wanted) {
       asleep_.reserve(asleep_.size() + 1);  // so that what is made is kept
       asleep_.push_back(new Helper);
     }
+    if (static_cast<int>(wanted) < count) open_.push_back({work, count - static_cast<int>(wanted)});
     const std::vector<Helper*> taken(asleep_.end() - static_cast<ptrdiff_t>(wanted), asleep_.end());
     asleep_.resize(asleep_.size() - wanted);
     busy_ += static_cast<int>(wanted);
     return taken;
   }
 
-  void Return(Helper* helper) {
+  // What a helper that is done may go on with; null where it may sleep.
+  std::shared_ptr<Work> Return(Helper* helper) {
     std::lock_guard<std::mutex> lock(mutex_);
-    asleep_.push_back(helper);
-    --busy_;
+    if (open_.empty()) {
+      asleep_.push_back(helper);
+      --busy_;
+      return nullptr;
+    }
+    const std::shared_ptr<Work> work = open_.front().work;
+    if (--open_.front().missing == 0) open_.erase(open_.begin());
+    return work;
+  }
+
+  void Close(const Work* work) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    open_.erase(std::remove_if(open_.begin(), open_.end(), [&](const Open& one) { return one.work.get() == work; }),
+                open_.end());
   }
 
  private:
+  // Work that has fewer helpers than it could use.
+  struct Open {
+    std::shared_ptr<Work> work;
+    int missing;
+  };
+
   // A child of fork() has none of its parent's threads, and starts anew.
   static Helpers*& Current() {
     static Helpers* current = [] {
@@ -147,6 +168,7 @@ class Helpers {
 
   std::mutex mutex_;
   std::vector<Helper*> asleep_;
+  std::vector<Open> open_;
   int busy_ = 0;
 };
 
@@ -166,20 +188,24 @@ void* Helper::Loop(void* self_ptr) {
   for (;;) {
     std::shared_ptr<Work> work = self.Next();
     if (CPU_COUNT(&work->allowed()) > 0) sched_setaffinity(0, sizeof(cpu_set_t), &work->allowed());
-    work->TakePart();
-    work.reset();
-    Helpers::OfProcess().Return(&self);
+    while (work) {
+      work->TakePart();
+      work = Helpers::OfProcess().Return(&self);
+    }
   }
 }
 
-void Work::Run(std::vector<Helper*> helpers) {
-  helpers_ = std::move(helpers);
+void Work::Run(int count, int limit) {
+  Helpers& all = Helpers::OfProcess();
+  helpers_ = all.Take(count, limit, shared_from_this());
   TakePart();
+  all.Close(this);
   AwaitOthers();
   const size_t woken = to_wake_.exchange(helpers_.size());
   for (size_t i = 0; i < helpers_.size(); ++i) {
     // One that somebody wakes just now, or that has begun, returns by itself.
-    if (i >= woken || helpers_[i]->TakeBack(this)) Helpers::OfProcess().Return(helpers_[i]);
+    if (i < woken && !helpers_[i]->TakeBack(this)) continue;
+    if (std::shared_ptr<Work> other = all.Return(helpers_[i])) helpers_[i]->Give(std::move(other));
   }
 }
 
@@ -231,7 +257,7 @@ void StdThreads::For(int64_t total, int64_t cost, const std::function<void(int64
 
   const int64_t step = std::max<int64_t>(1, total / (int64_t{workers} * kStepsAWorker));
   const auto work = std::make_shared<Work>(total, step, body);
-  work->Run(Helpers::OfProcess().Take(workers - 1, std::max(count_, Processors()) - 1));
+  work->Run(workers - 1, std::max(count_, Processors()) - 1);
 }
 
 }  // namespace merlin
