@@ -208,10 +208,10 @@ class _NumpyArrays:
         return array.astype(self._dtype)
 
     def poisoned(self, rows: int, dim: int) -> np.ndarray:
-        return np.full((rows, dim), np.nan, self._dtype)
+        return self.filled((rows, dim), np.nan, self._dtype)
 
-    def filled(self, shape: tuple[int, ...], value: float) -> np.ndarray:
-        filled = aligned_empty(shape, np.float32)
+    def filled(self, shape: tuple[int, ...], value: float, dtype: Any = np.float32) -> np.ndarray:
+        filled = aligned_empty(shape, dtype)
         filled[...] = value
         return filled
 

@@ -37,6 +37,22 @@ std::string NameOfDlType(const DlType& type) {
   return kind + std::to_string(type.bits) + (type.lanes == 1 ? "" : "x" + std::to_string(type.lanes));
 }
 
+// NumPy works its own name out in Python, which takes longer than the lookup of a small batch: it is asked for where
+// its kind and size do not tell, as with bfloat16.
+std::string NameOfNumpyType(const py::dtype& type) {
+  const std::string bits = std::to_string(8 * type.itemsize());
+  switch (type.kind()) {
+    case 'f':
+      return "float" + bits;
+    case 'i':
+      return "int" + bits;
+    case 'u':
+      return "uint" + bits;
+    default:
+      return py::str(type.attr("name"));
+  }
+}
+
 std::string Join(const std::vector<int64_t>& shape) {
   std::string text = "(";
   for (size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
@@ -60,7 +76,9 @@ void Array::FromNumpy(const py::array& array) {
   Check(array.flags() & py::array::c_style, name_, " must be contiguous in row-major order");
   data_ = const_cast<void*>(array.data());
   for (py::ssize_t i = 0; i < array.ndim(); ++i) shape_.push_back(array.shape(i));
-  dtype_ = std::string(py::str(array.dtype().attr("name")));
+  dtype_ = NameOfNumpyType(array.dtype());
+  const char order = array.dtype().byteorder();
+  Check(order == '=' || order == '|', name_, " must have this machine's order of bytes. Received: '", order, "'");
 }
 
 void Array::FromDlpack(py::handle object) {

@@ -5,76 +5,259 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
+#include <condition_variable>
 #include <memory>
+#include <mutex>
 #include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace merlin {
 namespace {
 
-// A thread that starts on another processor than the caller's, which is busy with its own share of the work: the kernel
-// may queue a new thread behind the caller for milliseconds, on virtual machines whenever the other processors have
-// slept for a while. Once it runs it may move to wherever the caller may.
-class OtherThread {
+class Helper;
+
+// The units of one call, shared by its caller and by helpers. A helper that comes late finds none left: nobody waits
+// for it, and it never touches the body, which lives no longer than the call.
+class Work : public std::enable_shared_from_this<Work> {
  public:
-  explicit OtherThread(const std::function<void()>& work) : work_(work) {
-    pthread_attr_t attributes;
-    Check(pthread_attr_init(&attributes));
+  Work(int64_t total, int64_t step, const std::function<void(int64_t, int64_t)>& body)
+      : total_(total), step_(step), body_(body), left_(total) {
     CPU_ZERO(&allowed_);
-    const int here = sched_getcpu();
-    if (sched_getaffinity(0, sizeof(allowed_), &allowed_) == 0 && here >= 0) {
-      cpu_set_t others = allowed_;
-      CPU_CLR(here, &others);
-      restricted_ = CPU_COUNT(&others) > 0;
-      if (restricted_) Check(pthread_attr_setaffinity_np(&attributes, sizeof(others), &others));
-    }
-    const int failed = pthread_create(&thread_, &attributes, &OtherThread::Run, this);
-    pthread_attr_destroy(&attributes);
-    Check(failed);
+    if (sched_getaffinity(0, sizeof(allowed_), &allowed_) != 0) CPU_ZERO(&allowed_);
   }
-  OtherThread(const OtherThread&) = delete;
-  OtherThread& operator=(const OtherThread&) = delete;
-  ~OtherThread() { pthread_join(thread_, nullptr); }
+
+  // Where helpers may run: where the caller may.
+  const cpu_set_t& allowed() const { return allowed_; }
+
+  // What the caller does, with as many helpers as there are up to `count`. Returns when all units are done.
+  void Run(int count, int limit);
+
+  // What a helper does: wakes some others, and takes units until none is left.
+  void TakePart();
 
  private:
-  static void Check(int error) {
-    if (error) throw std::system_error(error, std::generic_category(), "A worker thread cannot be started");
+  void Wake();
+  void AwaitOthers();
+
+  const int64_t total_, step_;
+  const std::function<void(int64_t, int64_t)>& body_;
+  std::atomic<int64_t> next_{0}, left_;
+  std::vector<Helper*> helpers_;
+  std::atomic<size_t> to_wake_{0};
+  cpu_set_t allowed_;
+  std::mutex mutex_;
+  std::condition_variable done_;
+};
+
+// Whether `done` becomes true within a time so short that sleeping and being woken would take longer.
+template <typename Done>
+bool SoonDone(std::chrono::microseconds time, Done&& done) {
+  const auto end = std::chrono::steady_clock::now() + time;
+  while (!done()) {
+    if (std::chrono::steady_clock::now() >= end) return false;
   }
-  static void* Run(void* self_ptr) {
-    OtherThread& self = *static_cast<OtherThread*>(self_ptr);
-    if (self.restricted_) sched_setaffinity(0, sizeof(self.allowed_), &self.allowed_);
-    self.work_();
-    return nullptr;
+  return true;
+}
+
+// A thread that waits until it is given work, asleep after a while. Lives as long as the process.
+class Helper {
+ public:
+  Helper() {
+    const int failed = pthread_create(&thread_, nullptr, &Helper::Loop, this);
+    if (failed) throw std::system_error(failed, std::generic_category(), "A worker thread cannot be started");
+    pthread_detach(thread_);
+  }
+  Helper(const Helper&) = delete;
+  Helper& operator=(const Helper&) = delete;
+
+  // Wakes it, if it sleeps, on another processor than this one, which is busy with its own share: the kernel would
+  // queue it behind that for milliseconds, on virtual machines whenever the other processors have slept for a while.
+  // Once it runs it may move to wherever the caller may.
+  void Give(std::shared_ptr<Work> work) {
+    cpu_set_t others = work->allowed();
+    const int here = sched_getcpu();
+    if (here >= 0 && here < CPU_SETSIZE) CPU_CLR(here, &others);
+    std::lock_guard<std::mutex> lock(mutex_);
+    work_ = std::move(work);
+    has_work_.store(true);
+    if (!asleep_) return;
+    if (CPU_COUNT(&others) > 0) pthread_setaffinity_np(thread_, sizeof(others), &others);
+    given_.notify_one();
   }
 
-  const std::function<void()>& work_;
-  cpu_set_t allowed_;
-  bool restricted_ = false;
+  // Whether it had not begun with this work, and now never will.
+  bool TakeBack(const Work* work) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (work_.get() != work) return false;
+    work_.reset();
+    has_work_.store(false);
+    return true;
+  }
+
+ private:
+  static void* Loop(void* self_ptr);
+  std::shared_ptr<Work> Next();
+
+  std::mutex mutex_;
+  std::condition_variable given_;
+  std::shared_ptr<Work> work_;
+  std::atomic<bool> has_work_{false};
+  bool asleep_ = false;
   pthread_t thread_;
 };
 
+// The helpers of this process, as many as were ever busy at a time.
+class Helpers {
+ public:
+  // Never destroyed, since its threads may outlive whatever else ends with the process.
+  static Helpers& OfProcess() { return *Current(); }
+
+  // `count` of those that sleep, and new ones where there are fewer; fewer where more than `limit` would be busy, and
+  // then others come when they are done elsewhere, until Close.
+  std::vector<Helper*> Take(int count, int limit, const std::shared_ptr<Work>& work) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    const size_t wanted = static_cast<size_t>(std::max(0, std::min(count, limit - busy_)));
+    while (asleep_.size() < wanted) {
+      asleep_.reserve(asleep_.size() + 1);  // so that what is made is kept
+      asleep_.push_back(new Helper);
+    }
+    if (static_cast<int>(wanted) < count) open_.push_back({work, count - static_cast<int>(wanted)});
+    const std::vector<Helper*> taken(asleep_.end() - static_cast<ptrdiff_t>(wanted), asleep_.end());
+    asleep_.resize(asleep_.size() - wanted);
+    busy_ += static_cast<int>(wanted);
+    return taken;
+  }
+
+  // What a helper that is done may go on with; null where it may sleep.
+  std::shared_ptr<Work> Return(Helper* helper) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (open_.empty()) {
+      asleep_.push_back(helper);
+      --busy_;
+      return nullptr;
+    }
+    const std::shared_ptr<Work> work = open_.front().work;
+    if (--open_.front().missing == 0) open_.erase(open_.begin());
+    return work;
+  }
+
+  void Close(const Work* work) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    open_.erase(std::remove_if(open_.begin(), open_.end(), [&](const Open& one) { return one.work.get() == work; }),
+                open_.end());
+  }
+
+ private:
+  // Work that has fewer helpers than it could use.
+  struct Open {
+    std::shared_ptr<Work> work;
+    int missing;
+  };
+
+  // A child of fork() has none of its parent's threads, and starts anew.
+  static Helpers*& Current() {
+    static Helpers* current = [] {
+      pthread_atfork(nullptr, nullptr, [] { Current() = new Helpers; });
+      return new Helpers;
+    }();
+    return current;
+  }
+
+  std::mutex mutex_;
+  std::vector<Helper*> asleep_;
+  std::vector<Open> open_;
+  int busy_ = 0;
+};
+
+// Ops have several parts, and models several ops in a row: the next is often there at once.
+std::shared_ptr<Work> Helper::Next() {
+  SoonDone(std::chrono::microseconds(50), [this] { return has_work_.load(); });
+  std::unique_lock<std::mutex> lock(mutex_);
+  asleep_ = true;
+  given_.wait(lock, [this] { return work_ != nullptr; });
+  asleep_ = false;
+  has_work_.store(false);
+  return std::move(work_);
+}
+
+void* Helper::Loop(void* self_ptr) {
+  Helper& self = *static_cast<Helper*>(self_ptr);
+  for (;;) {
+    std::shared_ptr<Work> work = self.Next();
+    if (CPU_COUNT(&work->allowed()) > 0) sched_setaffinity(0, sizeof(cpu_set_t), &work->allowed());
+    while (work) {
+      work->TakePart();
+      work = Helpers::OfProcess().Return(&self);
+    }
+  }
+}
+
+void Work::Run(int count, int limit) {
+  Helpers& all = Helpers::OfProcess();
+  helpers_ = all.Take(count, limit, shared_from_this());
+  TakePart();
+  all.Close(this);
+  AwaitOthers();
+  const size_t woken = to_wake_.exchange(helpers_.size());
+  for (size_t i = 0; i < helpers_.size(); ++i) {
+    // One that somebody wakes just now, or that has begun, returns by itself.
+    if (i < woken && !helpers_[i]->TakeBack(this)) continue;
+    if (std::shared_ptr<Work> other = all.Return(helpers_[i])) helpers_[i]->Give(std::move(other));
+  }
+}
+
+void Work::TakePart() {
+  Wake();
+  for (int64_t begin; (begin = next_.fetch_add(step_)) < total_;) {
+    const int64_t end = std::min(total_, begin + step_);
+    body_(begin, end);
+    if (left_.fetch_sub(end - begin) != end - begin) continue;
+    std::lock_guard<std::mutex> lock(mutex_);
+    done_.notify_one();
+  }
+}
+
+// Each wakes a few, who wake others: waking takes as much as 50 microseconds on a virtual machine, where the processor
+// sleeps too.
+void Work::Wake() {
+  constexpr int kWakesEach = 4;
+  for (int i = 0; i < kWakesEach && next_.load() < total_; ++i) {
+    const size_t one = to_wake_.fetch_add(1);
+    if (one >= helpers_.size()) return;
+    helpers_[one]->Give(shared_from_this());
+  }
+}
+
+// Others are in their last unit.
+void Work::AwaitOthers() {
+  if (SoonDone(std::chrono::microseconds(20), [this] { return left_.load() == 0; })) return;
+  std::unique_lock<std::mutex> lock(mutex_);
+  done_.wait(lock, [this] { return left_.load() == 0; });
+}
+
+int Processors() {
+  static const int count = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));  // it reads a file
+  return count;
+}
+
 }  // namespace
 
-StdThreads::StdThreads(int count)
-    : count_(count > 0 ? count : std::max(1, static_cast<int>(std::thread::hardware_concurrency()))) {}
+StdThreads::StdThreads(int count) : count_(count > 0 ? count : Processors()) {}
 
 void StdThreads::For(int64_t total, int64_t cost, const std::function<void(int64_t, int64_t)>& body) {
   if (total <= 0) return;
-  constexpr int64_t kWorthAThread = 50'000;  // nanoseconds: starting a thread takes about 20 microseconds
+  constexpr int64_t kWorthAThread = 50'000;  // nanoseconds: what waking one takes
   constexpr int64_t kStepsAWorker = 32;      // so that none is left with much when the others are done
   const int64_t useful = std::max<int64_t>(1, total * std::max<int64_t>(1, cost) / kWorthAThread);
   const int workers = static_cast<int>(std::min<int64_t>({count_, useful, total}));
   if (workers == 1) return body(0, total);
 
   const int64_t step = std::max<int64_t>(1, total / (int64_t{workers} * kStepsAWorker));
-  std::atomic<int64_t> next{0};
-  const std::function<void()> work = [&] {
-    for (int64_t begin; (begin = next.fetch_add(step)) < total;) body(begin, std::min(total, begin + step));
-  };
-  std::vector<std::unique_ptr<OtherThread>> threads;  // joined where it ends
-  for (int i = 1; i < workers; ++i) threads.push_back(std::make_unique<OtherThread>(work));
-  work();
+  const auto work = std::make_shared<Work>(total, step, body);
+  work->Run(workers - 1, std::max(count_, Processors()) - 1);
 }
 
 }  // namespace merlin

@@ -1,4 +1,4 @@
-// How CPU kernels ask for threads: the boundary passes TensorFlow's pool or ours.
+// How CPU kernels ask for threads.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,9 @@ class Threads {
   virtual void For(int64_t total, int64_t cost, const std::function<void(int64_t, int64_t)>& body) = 0;
 };
 
-// Plain std::thread workers, started for each call. 0 means one for each hardware thread.
+// The caller and threads of ours, which sleep between calls: up to `count` together, 0 means one for each hardware
+// thread. Callers at the same time share as many of our threads as the machine has processors: who finds none works
+// alone.
 class StdThreads : public Threads {
  public:
   explicit StdThreads(int count = 0);

@@ -5,7 +5,6 @@
 #include "common/dtypes.h"
 #include "common/parallel.h"
 #include "tensorflow/core/framework/op_kernel.h"
-#include "tensorflow/core/lib/core/threadpool.h"
 #include "xla/stream_executor/stream.h"
 
 namespace merlin {
@@ -42,19 +41,12 @@ void RunKernel(tensorflow::OpKernelContext* ctx, Body&& body) {
   }
 }
 
-// TensorFlow's own worker threads.
-class TensorFlowThreads : public Threads {
+// As many threads as TensorFlow's pool has, for intra_op_parallelism_threads says how many an op may use. Ours and not
+// the pool's: those are woken behind the caller on its processor, and begin when it is done (docs/performance.md).
+class TensorFlowThreads : public StdThreads {
  public:
   explicit TensorFlowThreads(tensorflow::OpKernelContext* ctx)
-      : workers_(*ctx->device()->tensorflow_cpu_worker_threads()) {}
-  int count() const override { return workers_.num_threads; }
-  void For(int64_t total, int64_t cost, const std::function<void(int64_t, int64_t)>& body) override {
-    using Pool = tensorflow::thread::ThreadPool;
-    if (total > 0) workers_.workers->ParallelFor(total, Pool::SchedulingParams::Adaptive(cost), body);
-  }
-
- private:
-  const tensorflow::DeviceBase::CpuWorkerThreads& workers_;
+      : StdThreads(ctx->device()->tensorflow_cpu_worker_threads()->num_threads) {}
 };
 
 // The cudaStream_t that the op's device runs on.

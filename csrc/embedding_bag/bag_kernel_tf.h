@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/huge_pages.h"
 #include "common/tf_utils.h"
 #include "embedding_bag/embedding_bag.h"
 #include "tensorflow/core/framework/common_shape_fns.h"
@@ -93,6 +94,7 @@ class BagKernel : public OpKernel {
   // Keeps the variables of one call alive and, on a CPU, locked for reading.
   struct Call {
     BagBatch batch;
+    HugePages huge_pages;
     std::vector<tensorflow::core::RefCountPtr<tensorflow::Var>> variables;
     std::vector<std::unique_ptr<tensorflow::tf_shared_lock>> read_locks;
     std::vector<std::unique_ptr<tensorflow::mutex_lock>> write_locks;
@@ -194,6 +196,7 @@ class BagKernel : public OpKernel {
       if (ctx->input_dtype(t) == tensorflow::DT_RESOURCE) {
         TF_RETURN_IF_ERROR(call->Open(ctx, t, changes_tables_));
         table = call->variables.back()->tensor();
+        if (!OnDevice(ctx)) call->huge_pages.Put(table->data(), static_cast<int64_t>(table->TotalBytes()));
         if (table->dtype() != table_type_) {
           return Invalid("Table ", t, " must have dtype ", tensorflow::DataTypeString(table_type_),
                          ". Received: ", tensorflow::DataTypeString(table->dtype()));

@@ -49,11 +49,15 @@ int64_t BagReader::ReadAs(int64_t begin, int64_t end, Block* block, FirstError& 
 
   // Each id is read once: what is checked is what is used, whoever may write to the ids meanwhile.
   block->rows.resize(count);
-  bool outside = false, padded = false;
+  int64_t* rows = block->rows.data();
+  uint64_t below_zero =
+      0;  // in its sign: any of id and num_rows - 1 - id, for every set of vector instructions has that
   for (int64_t i = 0; i < count; ++i) {
-    const int64_t id = block->rows[i] = ids[i];
-    outside |= static_cast<uint64_t>(id) >= num_rows;
+    const int64_t id = rows[i] = ids[i];
+    below_zero |= static_cast<uint64_t>(id) | (num_rows - 1 - static_cast<uint64_t>(id));
   }
+  const bool outside = static_cast<int64_t>(below_zero) < 0;
+  bool padded = false;
   if (padding != kNoPadding || outside) {
     for (int64_t i = 0; i < count; ++i) {
       const int64_t id = block->rows[i];
@@ -74,7 +78,7 @@ int64_t BagReader::ReadAs(int64_t begin, int64_t end, Block* block, FirstError& 
   } else {
     for (int64_t bag = begin, first = 0; bag < stop; ++bag) {
       const int64_t last = FirstOf(bag + 1) - start;
-      block->bags[bag - begin] = {bag, first, last - first, 0.0f};
+      block->bags[bag - begin] = {bag, first, last - first, 1.0f};
       first = last;
     }
   }
@@ -95,17 +99,14 @@ void BagReader::DropPadding(int64_t begin, int64_t end, Block* block) const {
       block->positions_kept.push_back(block->first_position + p);
       if (weights) block->weights_kept.push_back(weights[p]);
     }
-    block->bags[bag - begin] = {bag, first, kept - first, 0.0f};
+    block->bags[bag - begin] = {bag, first, kept - first, 1.0f};
   }
   block->rows.resize(kept);
   if (weights) block->weights = block->weights_kept.data();
 }
 
 void BagReader::SetScales(Block* block) const {
-  if (!block->weights && feature_.combiner != Combiner::kMean && feature_.combiner != Combiner::kSqrtn) {
-    for (Bag& bag : block->bags) bag.scale = 1.0f;
-    return;
-  }
+  if (feature_.combiner != Combiner::kMean && feature_.combiner != Combiner::kSqrtn) return;
   for (Bag& bag : block->bags) {
     float sum = static_cast<float>(bag.count), sum_of_squares = sum;
     if (block->weights) {
@@ -123,11 +124,24 @@ int64_t BagReader::Read(int64_t begin, int64_t end, Block* block, FirstError& er
   return batch_.ids_are_int64 ? ReadAs<int64_t>(begin, end, block, error) : ReadAs<int32_t>(begin, end, block, error);
 }
 
+bool RowSplitsHold(const BagFeature& feature, int64_t begin, int64_t end) {
+  const int64_t* splits = feature.row_splits;
+  if (!splits) return true;
+  if (begin == 0 && splits[0] != 0) return false;
+  if (end == feature.num_bags && splits[end] != feature.num_ids) return false;
+  uint64_t below_zero = splits[begin];  // in its sign, as with ids
+  for (int64_t bag = begin; bag < end; ++bag) {
+    const uint64_t first = splits[bag], last = splits[bag + 1];
+    below_zero |= last | (last - first);
+  }
+  return static_cast<int64_t>(below_zero) >= 0 && splits[end] <= feature.num_ids;
+}
+
 void CheckRowSplits(const BagBatch& batch) {
   for (size_t f = 0; f < batch.features.size(); ++f) {
     const BagFeature& feature = batch.features[f];
     const int64_t* splits = feature.row_splits;
-    if (!splits) continue;
+    if (RowSplitsHold(feature, 0, feature.num_bags)) continue;
     const std::string& name = batch.names[f];
     Check(splits[0] == 0, "row_splits of feature '", name, "' must start at 0. Received: ", splits[0]);
     for (int64_t bag = 0; bag < feature.num_bags; ++bag) {

@@ -11,6 +11,7 @@
 
 #include "common/check.h"
 #include "embedding_bag/embedding_bag.h"
+#include "embedding_bag/pools.h"
 
 namespace merlin {
 
@@ -35,12 +36,7 @@ class FirstError {
 
 class BagReader {
  public:
-  struct Bag {
-    int64_t bag;
-    int64_t begin;  // in Block::rows
-    int64_t count;
-    float scale;  // what the sum is multiplied by: 1, 1 / sum w, 1 / sqrt(sum w^2), or 0 where that divides by zero
-  };
+  using Bag = PooledBag;  // of Block::rows
   // Read again, a block keeps its memory.
   struct Block {
     std::vector<Bag> bags;
@@ -58,7 +54,8 @@ class BagReader {
 
   BagReader(const BagBatch& batch, int feature);
 
-  // Reads bags from `begin` until `end` or until the block is full, into `block`. Returns the next bag to read.
+  // Reads bags from `begin` until `end` or until the block is full, into `block`. Returns the next bag to read. Trusts
+  // row_splits: check them before.
   int64_t Read(int64_t begin, int64_t end, Block* block, FirstError& error) const;
 
  private:
@@ -78,6 +75,10 @@ class BagReader {
 
 // row_splits must start at 0, never decrease and end at the number of ids.
 void CheckRowSplits(const BagBatch& batch);
+
+// Whether this holds for the bags [begin, end), or for all if it holds for all ranges of them: what a worker checks of
+// its own. CheckRowSplits then says what is wrong.
+bool RowSplitsHold(const BagFeature& feature, int64_t begin, int64_t end);
 
 // Calls body(f, begin, end) for the bags [begin, end) of feature f, feature after feature, that are [begin, end) of all
 // bags, those of the features one after the other; first_bag: of each feature among them, and the end.

@@ -15,6 +15,7 @@ namespace merlin {
 namespace {
 
 constexpr int64_t kNanosecondsARow = 30;
+constexpr int64_t kCachedTable = 256 << 10;  // bytes: what a core's second cache holds beside other things
 
 // Pools the bags [begin, end) of one feature.
 void PoolBags(const BagBatch& batch, int f, int64_t begin, int64_t end, FirstError& error) {
@@ -22,25 +23,26 @@ void PoolBags(const BagBatch& batch, int f, int64_t begin, int64_t end, FirstErr
   const BagTable& table = batch.tables[feature.table];
   const RowKernels& kernels = Rows();
   const int table_type = static_cast<int>(batch.table_dtype), output_type = static_cast<int>(batch.output_dtype);
-  const auto pool = kernels.pool[table_type][output_type];
+  const auto pool = Pools().pool[table_type][output_type];
   const int64_t out_bytes = feature.output_stride * SizeOf(batch.output_dtype);
+  if (!RowSplitsHold(feature, begin, end)) return error.Set("row_splits of feature '" + batch.names[f] + "' are wrong");
+  const bool is_cached = table.num_rows * table.dim * SizeOf(batch.table_dtype) <= kCachedTable;
   std::vector<float> largest(feature.combiner == Combiner::kMax ? table.dim : 0);
   BagReader reader(batch, f);
   BagReader::Block block;
   for (int64_t next = begin; next < end;) {
     next = reader.Read(next, end, &block, error);
     if (error) return;
-    const int64_t num_rows = static_cast<int64_t>(block.rows.size());
     char* out = static_cast<char*>(feature.output) + block.bags[0].bag * out_bytes;
+    if (feature.combiner != Combiner::kMax) {
+      const int64_t early = is_cached ? 0 : static_cast<int64_t>(block.rows.size());
+      pool(table.rows, table.dim, block.rows.data(), block.weights, early, block.bags.data(),
+           static_cast<int64_t>(block.bags.size()), feature.output_stride, out);
+      continue;
+    }
     for (const BagReader::Bag& bag : block.bags) {
-      const int64_t* rows = block.rows.data() + bag.begin;
-      if (feature.combiner == Combiner::kMax) {
-        MaxOfRows(batch, table, rows, bag.count, largest.data(), nullptr);
-        kernels.store[output_type](largest.data(), 1.0f, table.dim, out);
-      } else {
-        pool(table.rows, table.dim, rows, block.weights ? block.weights + bag.begin : nullptr, bag.count,
-             num_rows - bag.begin, bag.scale, out);
-      }
+      MaxOfRows(batch, table, block.rows.data() + bag.begin, bag.count, largest.data(), nullptr);
+      kernels.store[output_type](largest.data(), 1.0f, table.dim, out);
       out += out_bytes;
     }
   }
@@ -147,9 +149,17 @@ void CheckBatch(const BagBatch& batch) {
 
 void EmbeddingBagForward(const BagBatch& batch, Threads& threads) {
   CheckBatch(batch);
-  CheckRowSplits(batch);
-  ForEachBag(batch, threads,
-             [&](int f, int64_t begin, int64_t end, FirstError& error) { PoolBags(batch, f, begin, end, error); });
+  // Workers check row_splits, each those of its bags; where there are none, nobody would.
+  for (const BagFeature& feature : batch.features) {
+    if (!RowSplitsHold(feature, 0, 0)) CheckRowSplits(batch);
+  }
+  try {
+    ForEachBag(batch, threads,
+               [&](int f, int64_t begin, int64_t end, FirstError& error) { PoolBags(batch, f, begin, end, error); });
+  } catch (const InvalidArgument&) {
+    CheckRowSplits(batch);  // what is wrong with them comes first, whichever worker met what
+    throw;
+  }
 }
 
 void EmbeddingBagWeightsGradient(const BagBatch& batch, Threads& threads) {

@@ -159,12 +159,14 @@ class EmbeddingBagUpdateOp : public BagKernel {
     for (int t = 0; t < num_tables_; ++t) {
       TF_RETURN_IF_ERROR(OwnBuffer(ctx, call->variables[t].get()));
       const Tensor& table = *call->variables[t]->tensor();
+      if (!OnDevice(ctx)) call->huge_pages.Put(table.data(), static_cast<int64_t>(table.TotalBytes()));
       call->batch.tables[t].rows = table.data();
       UpdateTable update{table.data(), {nullptr, nullptr}};
       for (int i = 0; i < count.total(); ++i) {
         TF_RETURN_IF_ERROR(call->Open(ctx, first + t * count.total() + i, /*for_writing=*/true));
         TF_RETURN_IF_ERROR(OwnBuffer(ctx, call->variables.back().get()));
         const Tensor& slot = *call->variables.back()->tensor();
+        if (!OnDevice(ctx)) call->huge_pages.Put(slot.data(), static_cast<int64_t>(slot.TotalBytes()));
         const bool per_row = i >= count.full;
         const TensorShape expected =
             per_row ? TensorShape({table.dim_size(0)}) : TensorShape({table.dim_size(0), table.dim_size(1)});

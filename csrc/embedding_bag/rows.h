@@ -16,9 +16,6 @@ struct RowKernels {
   // `readable` >= count valid entries: those behind `count` are only prefetched.
   void (*accumulate[3])(const void* table, int64_t stride, int64_t dim, const int64_t* rows, const float* coefs,
                         int64_t count, int64_t readable, float* sum);
-  // out[0..dim) = scale * the same sum, by the types of the table and of `out`.
-  void (*pool[3][3])(const void* table, int64_t dim, const int64_t* rows, const float* coefs, int64_t count,
-                     int64_t readable, float scale, void* out);
   // out[0..dim) = scale * sum[0..dim), rounded to nearest even.
   void (*store[3])(const float* sum, float scale, int64_t dim, void* out);
   // Dot product of a row of the first type with `other`, which is float32.
@@ -35,10 +32,9 @@ struct RowKernels {
 // Asks the memory for all lines that a row lies on, one more than it fills where it does not start with one. Into the
 // second cache: the first one's queue of misses is the shorter, and full long before the memory is busy.
 MERLIN_INLINE void PrefetchRow(const void* row, int64_t bytes) {
-  const uintptr_t first = reinterpret_cast<uintptr_t>(row), end = first + bytes;
-  for (uintptr_t line = first & ~uintptr_t{63}; line < end; line += 64) {
-    __builtin_prefetch(reinterpret_cast<const void*>(line), 0, 2);
-  }
+  const char* first = static_cast<const char*>(row);
+  for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(first + at, 0, 2);
+  __builtin_prefetch(first + bytes - 1, 0, 2);
 }
 
 const RowKernels& Rows();

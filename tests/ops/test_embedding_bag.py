@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pathlib
+
 import keras
 import numpy as np
 import pytest
@@ -436,3 +438,53 @@ def test_wrong_gradient_shape():
             grad=[tf.ones((2, 2))], table_of_feature=[0], splits_of_feature=[-1], weights_of_feature=[-1],
             combiners=["sum"], padding_ids=[-(2**63)], names=["a"], concat=False,
         )  # fmt: skip
+
+
+ADVISED = """
+import re
+import tensorflow as tf
+from merlin_models.ops import Bags, UpdateRule, embedding_bag, embedding_bag_update
+
+def advised():
+    parts = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", open("/proc/self/smaps").read(), flags=re.MULTILINE)
+    lines = [(re.search(r"^Size: +(\\d+) kB", part, re.MULTILINE), part) for part in parts]
+    return sum(int(size[1]) for size, part in lines if size and re.search(r"^VmFlags:.* hg", part, re.MULTILINE)) >> 10
+
+"""
+HUGE_PAGES = """
+with tf.device("CPU:0"):
+    table, small = tf.Variable(tf.random.stateless_uniform([100_000, 64], [1, 2])), tf.Variable(tf.ones([1000, 64]))
+    slot = tf.Variable(tf.ones([100_000, 64]))
+    rows = table[:3].numpy()
+    before = advised()
+    output = embedding_bag([small], [Bags(tf.constant([[0, 1]]))])
+    assert advised() == before, "a table that is small"
+    for _ in range(2):
+        (output,) = embedding_bag([table], [Bags(tf.constant([[0], [1], [2]]))])
+        assert (output.numpy() == rows).all()
+        assert 20 <= advised() - before <= 24, (advised(), before)  # of 24.4 MB those pages that lie within
+    embedding_bag_update([table], [[slot]], [Bags(tf.constant([[7]]))], [tf.ones([1, 64])],
+                         rule=UpdateRule("adagrad"), learning_rate=0.0, step=0)
+    assert 40 <= advised() - before <= 48, (advised(), before)
+    assert (table[:3].numpy() == rows).all()
+"""
+
+ONE_LOOKUP = """
+with tf.device("CPU:0"):
+    table = tf.Variable(tf.ones([100_000, 64]))
+    before = advised()
+    embedding_bag([table], [Bags(tf.constant([[0]]))])
+assert advised() == before
+"""
+
+
+def test_large_tables_move_to_huge_pages(run_python):
+    setting = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if not setting.exists() or "[never]" in setting.read_text():
+        pytest.skip("this machine has no transparent huge pages")
+    run_python(ADVISED + HUGE_PAGES)
+
+
+def test_large_tables_stay_where_the_environment_says_so(run_python, monkeypatch):
+    monkeypatch.setenv("MERLIN_MODELS_HUGE_PAGES", "0")
+    run_python(f"{ADVISED}{ONE_LOOKUP}")

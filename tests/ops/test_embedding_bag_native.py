@@ -167,6 +167,8 @@ WRONG = [
     ({"tables": [[[1.0]]]}, r"tables\[0\] must be a NumPy array or support DLPack"),
     ({"ids": [np.zeros(2, np.int16)]}, r"ids\[0\] must have dtype int32 or int64. Received: int16"),
     ({"row_splits": [np.zeros(2, np.int32)]}, r"row_splits\[0\] must have dtype int64. Received: int32"),
+    ({"ids": [np.array([1, 2], np.dtype(int).newbyteorder())]}, r"ids\[0\] must have this machine's order of bytes"),
+    ({"tables": [np.zeros((3, 2), "m8[s]")]}, r"tables\[0\] must have dtype float32.*Received: timedelta64\[s\]"),
     ({"combiners": ["median"]}, "combiner must be 'sum', 'mean', 'sqrtn' or 'max'. Received: 'median'"),
     ({"table_of_feature": [1]}, r"table_of_feature\[0\] must be in \[0, 1\). Received: 1"),
     ({"weights": [np.ones(3, np.float32)]}, r"weights\[0\] must have the shape of its ids"),
@@ -189,6 +191,65 @@ def test_wrong_input(change, message):
     }
     with pytest.raises(ValueError, match=message):
         native.embedding_bag_forward(**{**call, **change})
+
+
+# Where the first step back is, as four threads share the bags; and what else is wrong, which must not hide it.
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({4000: -1}, "must not decrease. Received: 3999 followed by -1 at index 3999"),
+        ({5: 4, 9_990: 3}, "must not decrease. Received: 5 followed by 4 at index 5"),
+        ({7000: 2**62}, f"must not decrease. Received: {2**62} followed by 7001 at index 7000"),
+        ({0: 1}, "must start at 0. Received: 1"),
+        ({0: -(2**63), 10_000: 2**63 - 1}, f"must start at 0. Received: -{2**63}"),
+        ({10_000: 10_001}, "must end at the number of ids, 10000. Received: 10001"),
+        ({9_999: 10_000, 10_000: 9_999}, "must not decrease. Received: 10000 followed by 9999 at index 9999"),
+    ],
+)
+@pytest.mark.parametrize("num_threads", [1, 4])
+def test_wrong_row_splits_of_many_bags(change, message, num_threads):
+    bags, table = 10_000, np.ones((20, 32), np.float32)
+    splits = np.arange(bags + 1)
+    for place, value in change.items():
+        splits[place] = value
+    if 5 in change:
+        splits[5:7] = 5, 4
+    ids = np.zeros(bags, np.int64)
+    ids[3] = 20  # is found by whoever reads the first bags
+    good = np.arange(bags + 1)
+    outputs = [np.zeros((bags, 32), np.float32) for _ in range(2)]
+    fixed = ([None] * 2, [0, 0], ["sum"] * 2, [None] * 2)
+    with pytest.raises(ValueError, match=f"row_splits of feature '1' {message}$"):
+        native.embedding_bag_forward([table], [ids, ids], [good, splits], *fixed, outputs, num_threads=num_threads)
+    ids[3] = 0
+    native.embedding_bag_forward([table], [ids, ids], [good, good], *fixed, outputs, num_threads=num_threads)
+    assert all((output == 1).all() for output in outputs)
+
+
+@pytest.mark.parametrize("splits", [[1], [-1]])
+def test_wrong_row_splits_of_no_bags(splits):
+    with pytest.raises(ValueError, match=f"row_splits of feature '0' must start at 0. Received: {splits[0]}"):
+        native.embedding_bag_forward(
+            [np.ones((2, 8), np.float32)], [np.zeros(0, np.int64)], [np.array(splits)], [None], [0], ["sum"], [None],
+            [np.zeros((0, 8), np.float32)],
+        )  # fmt: skip
+
+
+def test_dims_of_every_kind(rng):
+    """Rows of one to eight vectors have code of their own, by the vectors of each set of instructions."""
+    lengths = [1, 0, 3, 300, 1, 1, 40, 2] * 25
+    splits = np.cumsum([0, *lengths])
+    ids = rng.integers(0, 50, splits[-1])
+    for dim in (1, 4, 8, 12, 16, 24, 32, 40, 48, 64, 96, 128, 160, 256):
+        table = rng.normal(size=(50, dim)).astype(np.float32)
+        wide = np.full((len(lengths), 2 * dim + 3), 7, np.float32)  # with columns that are nobody's
+        fixed = ([None] * 2, [0, 0], ["sum", "mean"], [None] * 2)
+        native.embedding_bag_forward([table], [ids, ids], [splits, splits], *fixed, [wide], num_threads=2)
+        expected = np.stack([table[ids[a:b]].astype(np.float64).sum(axis=0) for a, b in itertools.pairwise(splits)])
+        np.testing.assert_allclose(wide[:, :dim], expected, rtol=1e-5, atol=2e-4)
+        expected /= np.maximum(lengths, 1)[:, None]
+        np.testing.assert_allclose(wide[:, dim : 2 * dim], expected, rtol=1e-5, atol=1e-5)
+        assert (wide[:, 2 * dim :] == 7).all()
 
 
 def test_too_little_room_for_the_gradient():

@@ -117,6 +117,57 @@ def test_native_functions(num_threads):
                 np.testing.assert_array_equal(result, expected)
 
 
+# A child of fork() has none of its parent's threads. In a process of its own, where a framework has started none.
+AFTER_FORK = """
+import os
+os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
+import numpy as np
+from merlin_models import _native
+
+native = _native.module()
+table, output = np.ones((1000, 64), np.float32), np.zeros((20_000, 64), np.float32)
+ids, splits = np.zeros(40_000, np.int64), np.arange(0, 40_001, 2)
+call = ([table], [ids], [splits], [None], [0], ["sum"], [None], [output])
+
+def works():
+    output[:] = 0
+    native.embedding_bag_forward(*call, num_threads=4)
+    return (output == 2).all() and threads() == 4
+
+def threads():
+    return len(os.listdir("/proc/self/task"))
+
+assert threads() == 1
+assert works() and works()
+child = os.fork()
+if child == 0:
+    os._exit(0 if threads() == 1 and works() and works() else 1)
+assert os.waitpid(child, 0)[1] == 0
+assert works()
+"""
+
+
+def test_kept_threads_after_fork(run_python):
+    run_python(AFTER_FORK)
+
+
+def test_as_many_threads_as_asked_for_and_no_more(run_python):
+    run_python(
+        "import concurrent.futures\n"
+        + AFTER_FORK.split("assert threads() == 1")[0]
+        + """
+outputs = [np.zeros_like(output) for _ in range(6)]
+with concurrent.futures.ThreadPoolExecutor(6) as pool:
+    before = threads()
+    for _ in range(20):
+        list(pool.map(lambda mine: native.embedding_bag_forward(*call[:-1], [mine], num_threads=3), outputs))
+    callers = threads() - before - max(3, len(os.sched_getaffinity(0))) + 1
+    assert callers <= 6, callers
+assert all((mine == 2).all() for mine in outputs)
+"""
+    )
+
+
 @pytest.mark.slow
 def test_one_model_for_long():
     """1,000 calls of each of 8 threads."""
