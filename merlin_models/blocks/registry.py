@@ -73,10 +73,13 @@ def get_block(block: Any) -> Any:
     import merlin_models.transforms  # noqa: F401  both enter their classes
 
     entry = BLOCKS.get(block)
+    # Of a class its __init__: some releases of Python 3.11 tell the signature of Keras' __new__ instead.
+    parameters = list(inspect.signature(entry.__init__ if isinstance(entry, type) else entry).parameters.values())
     required = [
-        name
-        for name, parameter in inspect.signature(entry).parameters.items()
-        if parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
+        parameter.name
+        for parameter in parameters[isinstance(entry, type) :]
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]
     if required:
         raise ValueError(
