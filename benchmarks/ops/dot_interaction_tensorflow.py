@@ -53,9 +53,8 @@ class TensorFlowProvider(Provider):
             return self.products(inputs[0])
 
         self._forward, self._full = forward, full
-        if (
-            not self.eager
-        ):  # a concrete function, as a call of tf.function looks through all that the graph has captured
+        # Concrete functions, as a call of tf.function looks through all that the graph has captured.
+        if not self.eager:
             self._forward = tf.function(forward, jit_compile=self.xla).get_concrete_function()
         if not self.eager and mode == "full":
             self._full = tf.function(full, jit_compile=self.xla).get_concrete_function()

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <system_error>
@@ -32,7 +33,8 @@ class Work : public std::enable_shared_from_this<Work> {
   // Where helpers may run: where the caller may.
   const cpu_set_t& allowed() const { return allowed_; }
 
-  // What the caller does, with as many helpers as there are up to `count`. Returns when all units are done.
+  // What the caller does, with as many helpers as there are up to `count`. Returns when all units are done, and throws
+  // what one of them threw.
   void Run(int count, int limit);
 
   // What a helper does: wakes some others, and takes units until none is left.
@@ -50,6 +52,7 @@ class Work : public std::enable_shared_from_this<Work> {
   cpu_set_t allowed_;
   std::mutex mutex_;
   std::condition_variable done_;
+  std::exception_ptr failed_;
 };
 
 // Whether `done` becomes true within a time so short that sleeping and being woken would take longer.
@@ -207,13 +210,19 @@ void Work::Run(int count, int limit) {
     if (i < woken && !helpers_[i]->TakeBack(this)) continue;
     if (std::shared_ptr<Work> other = all.Return(helpers_[i])) helpers_[i]->Give(std::move(other));
   }
+  if (failed_) std::rethrow_exception(failed_);
 }
 
 void Work::TakePart() {
   Wake();
   for (int64_t begin; (begin = next_.fetch_add(step_)) < total_;) {
     const int64_t end = std::min(total_, begin + step_);
-    body_(begin, end);
+    try {
+      body_(begin, end);
+    } catch (...) {
+      std::lock_guard<std::mutex> lock(mutex_);
+      if (!failed_) failed_ = std::current_exception();
+    }
     if (left_.fetch_sub(end - begin) != end - begin) continue;
     std::lock_guard<std::mutex> lock(mutex_);
     done_.notify_one();

@@ -120,7 +120,7 @@ __device__ __forceinline__ uint4 LoadChunk(const char* row, int column, int dim)
     const bool wanted = row != nullptr && column < dim;
     if constexpr (std::is_same_v<T, float>) {
       return __ldg(FromZerosUnless(wanted, reinterpret_cast<const uint4*>(from)));
-    } else {  // a tenth slower that way at 128 columns
+    } else {  // slower that way at 128 columns (docs/performance.md)
       return wanted ? __ldg(reinterpret_cast<const uint4*>(from)) : make_uint4(0, 0, 0, 0);
     }
   } else {

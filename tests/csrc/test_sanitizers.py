@@ -37,16 +37,23 @@ def _sources(op: str) -> list[pathlib.Path]:
     return [SOURCES / "common/parallel.cc", *(SOURCES / op / name for name in listed.group(1).split())]
 
 
-@pytest.fixture(params=OPS)
-def program(request, tmp_path_factory) -> pathlib.Path:
+def _compiler(folder: pathlib.Path, flags: list[str]) -> str:
+    """g++; skips the test where what it makes with these flags does not run."""
     compiler = shutil.which("g++")
     if compiler is None:
         pytest.skip("g++ compiles the kernels with sanitizers")
-    folder = tmp_path_factory.mktemp("sanitized")
     probe = folder / "probe.cc"
     probe.write_text("int main() {}\n")
-    if subprocess.run([compiler, *FLAGS, probe, "-o", folder / "probe"], capture_output=True).returncode:
-        pytest.skip("g++ has no sanitizer runtime on this machine")
+    for command in ([compiler, *flags, probe, "-o", folder / "probe"], [folder / "probe"]):
+        if subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("g++ has no sanitizer runtime on this machine")
+    return compiler
+
+
+@pytest.fixture(params=OPS)
+def program(request, tmp_path_factory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("sanitized")
+    compiler = _compiler(folder, FLAGS)
 
     def compile_one(source: pathlib.Path) -> pathlib.Path:
         made = folder / (source.stem + ".o")
@@ -68,3 +75,12 @@ def test_kernels_are_clean(program):
     done = subprocess.run([program], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-4000:]
     assert "exercised" in done.stdout
+
+
+def test_what_a_body_throws_reaches_the_caller(tmp_path):
+    compiler = _compiler(tmp_path, FLAGS)
+    sources = [SOURCES / "common/parallel.cc", pathlib.Path(__file__).with_name("exercise_parallel.cc")]
+    program = tmp_path / "program"
+    subprocess.run([compiler, *FLAGS, "-I", SOURCES, *sources, "-o", program, "-pthread"], check=True)
+    done = subprocess.run([program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
