@@ -7,6 +7,7 @@ namespace merlin {
 void BindDotInteraction(pybind11::module_& module);
 void BindEmbeddingBag(pybind11::module_& module);
 void BindInbatchSoftmax(pybind11::module_& module);
+void BindLookupInteraction(pybind11::module_& module);
 }  // namespace merlin
 
 PYBIND11_MODULE(_C, module) {
@@ -22,4 +23,5 @@ PYBIND11_MODULE(_C, module) {
   merlin::BindDotInteraction(module);
   merlin::BindEmbeddingBag(module);
   merlin::BindInbatchSoftmax(module);
+  merlin::BindLookupInteraction(module);
 }

@@ -17,7 +17,7 @@ TOLERANCE = {"float32": 3e-3, "float16": 4e-3, "bfloat16": 2e-2}  # of the large
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """Attributes: rows: of each table where vectors are looked up by one id a feature, 0 for given vectors."""
+    """Attributes: rows: of each table where vectors are looked up, by hotness ids a feature; 0 for given vectors."""
 
     name: str
     batch: int
@@ -27,6 +27,7 @@ class Case:
     rows: int = 0
     groups: tuple[str, ...] = ()
     ids: str = ""
+    hotness: int = 1
 
     def build(self) -> DotInteractionProblem:
         return DotInteractionProblem(self)
@@ -39,7 +40,7 @@ class DotInteractionProblem:
         vectors: (block, features, dim), float32 numbers of the case's dtype. Providers repeat them on their device.
         grad: (block, pairs), likewise.
         repeats: how often, to make up the batch.
-        ids: (features - 1, batch, 1) int64, where vectors are looked up.
+        ids: (features - 1, batch, hotness) int64, where vectors are looked up.
     """
 
     num_sets = 1
@@ -63,7 +64,7 @@ class DotInteractionProblem:
         self.vectors = self._rounded(rng.normal(size=(block, case.features, case.dim)) * case.dim**-0.25)
         self.grad = self._rounded(rng.normal(size=(block, self.pairs)))
         if case.rows:
-            self.ids = rng.integers(0, case.rows, (case.features - 1, case.batch, 1))
+            self.ids = rng.integers(0, case.rows, (case.features - 1, case.batch, case.hotness))
 
     def _rounded(self, array: np.ndarray) -> np.ndarray:
         element = ml_dtypes.bfloat16 if self.dtype == "bfloat16" else self.dtype
@@ -85,7 +86,7 @@ def check(provider: Provider, problem: DotInteractionProblem, mode: str, optimiz
     """
     x = problem.vectors[:CHECKED].astype(np.float64)
     if problem.rows:
-        x[:, 1:] = problem.tables()[problem.ids[:, :CHECKED, 0].T]
+        x[:, 1:] = problem.tables().astype(np.float64)[problem.ids[:, :CHECKED]].sum(2).swapaxes(0, 1)
     rows, columns = np.tril_indices(problem.features, -1)
     square = np.einsum("bfd,bgd->bfg", x, x)
     results = [(provider.outputs(provider.forward(0)), square[:, rows, columns])]

@@ -8,32 +8,35 @@ import numpy as np
 
 from benchmarks import environment
 from benchmarks.harness import Provider
-from benchmarks.ops.dot_interaction_problem import CHECKED
+from benchmarks.ops.dot_interaction_problem import CHECKED, ITEM_BYTES
 from benchmarks.ops.peers_torch import to_numpy
 
 
 class TorchProvider(Provider):
-    """Holds the vectors and the upstream gradient as torch tensors."""
+    """Holds the vectors and the upstream gradient as torch tensors; or, where they are looked up, tables and ids."""
 
     runtime = "torch"
     requires: tuple[str, ...] = ("torch",)
 
-    def unsupported(self, case: Any, device: str, mode: str, optimizer: str) -> str:
-        return "looks nothing up" if case.rows else ""
-
     def memory_bytes(self, problem: Any, device: str, mode: str, optimizer: str) -> int:
-        return 4 * problem.batch * problem.features * (problem.dim + problem.features) * 4
+        tables = (problem.features - 1) * problem.rows * problem.dim * ITEM_BYTES[problem.dtype]
+        return tables + 4 * problem.batch * problem.features * (problem.dim + problem.features) * 4
 
     def setup(self, problem: Any, device: str, mode: str, optimizer: str) -> None:
         import torch
 
-        self._torch, self._mode = torch, mode
+        self._torch, self._mode, self._problem = torch, mode, problem
         if device == "cpu":
             torch.set_num_threads(environment.num_threads())
         torch.backends.cuda.matmul.allow_tf32 = True
         dtype = getattr(torch, problem.dtype)
         self._x = torch.from_numpy(problem.vectors).to(device, dtype).repeat(problem.repeats, 1, 1)
         self._grad = torch.from_numpy(problem.grad).to(device, dtype).repeat(problem.repeats, 1)
+        if problem.rows:
+            table = torch.from_numpy(problem.tables()).to(device, dtype)
+            self._tables = [table.clone() for _ in range(problem.features - 1)]
+            self._ids = [torch.from_numpy(ids).to(device) for ids in problem.ids]
+            self._x = self._x[:, 0].contiguous()
         self.prepare(problem)
 
     def prepare(self, problem: Any) -> None:
@@ -46,7 +49,7 @@ class TorchProvider(Provider):
 
 
 class MerlinNative(TorchProvider):
-    """The kernels alone, through the Python module; TF32 for float32 on a GPU, as the peers."""
+    """The kernels alone, through the Python module, the fused one for lookups; TF32 for float32 on a GPU, as the peers."""
 
     name = "merlin_native"
     requires = ("torch", "merlin_models._C")
@@ -57,18 +60,65 @@ class MerlinNative(TorchProvider):
 
         self._native = native
         self._output, self._x_grad = self._torch.empty_like(self._grad), self._torch.empty_like(self._x)
-        self._options = {"tf32": self.tf32, "num_threads": environment.num_threads()}
+        threads = {"num_threads": environment.num_threads()}
         if self._x.is_cuda:
-            self._options["stream"] = self._torch.cuda.current_stream().cuda_stream
+            threads["stream"] = self._torch.cuda.current_stream().cuda_stream
+        self._options = {"tf32": self.tf32, **threads}
+        if problem.rows:
+            n = problem.features - 1
+            self._pooled_grad = self._x.new_empty((problem.batch, n * problem.dim))
+            bags = {"tables": self._tables, "ids": self._ids, "table_of_feature": list(range(n))}
+            self._bags = {**bags, "combiners": ["sum"] * n, "padding_ids": [None] * n}
+            self._lookup = {**self._bags, "row_splits": [None] * n, "weights": [None] * n, **threads}
 
     def forward(self, i: int) -> Any:
-        self._native.dot_interaction_forward([self._x], self._output, **self._options)
+        if self._problem.rows:
+            self._native.lookup_interaction_forward(**self._bags, output=self._output, first=self._x, **self._options)
+        else:
+            self._native.dot_interaction_forward([self._x], self._output, **self._options)
         return self._output
 
     def full(self, i: int, g: int) -> Any:
         self.forward(i)
+        if self._problem.rows:
+            grads = {"pooled_grad": self._pooled_grad, "first": self._x, "first_grad": self._x_grad}
+            self._native.lookup_interaction_grad(**self._bags, grad=self._grad, **grads, **self._options)
+            return self._x_grad, self._pooled_grad
         self._native.dot_interaction_grad([self._x], self._grad, [self._x_grad], **self._options)
         return self._x_grad
+
+    def gradients(self, results: Any) -> np.ndarray:
+        if not self._problem.rows:
+            return self.outputs(results)
+        first, pooled = (self.outputs(result) for result in results)
+        shape = (-1, self._problem.features, self._problem.dim)
+        return np.concatenate([first, pooled], axis=1).reshape(shape)
+
+
+class MerlinNativeTwoOps(MerlinNative):
+    """One op that looks up and one that multiplies."""
+
+    name = "merlin_native_two_ops"
+
+    def unsupported(self, case: Any, device: str, mode: str, optimizer: str) -> str:
+        return super().unsupported(case, device, mode, optimizer) if case.rows else "there is nothing to look up"
+
+    def prepare(self, problem: Any) -> None:
+        super().prepare(problem)
+        shape = (problem.batch, problem.features - 1, problem.dim)
+        self._pooled = self._torch.empty_like(self._pooled_grad)
+        self._features = [self._x, self._pooled.view(shape)]
+        self._grads = [self._x_grad, self._pooled_grad.view(shape)]
+
+    def forward(self, i: int) -> Any:
+        self._native.embedding_bag_forward(**self._lookup, outputs=[self._pooled])
+        self._native.dot_interaction_forward(self._features, self._output, **self._options)
+        return self._output
+
+    def full(self, i: int, g: int) -> Any:
+        self.forward(i)
+        self._native.dot_interaction_grad(self._features, self._grad, self._grads, **self._options)
+        return self._x_grad, self._pooled_grad
 
 
 class MerlinNativeFloat32(MerlinNative):
@@ -84,9 +134,12 @@ class MerlinNativeFloat32(MerlinNative):
 
 
 class TorchBmm(TorchProvider):
-    """``bmm`` and an index."""
+    """``bmm`` and an index; lookups by ``embedding_bag``, a table each."""
 
     name = "torch"
+
+    def unsupported(self, case: Any, device: str, mode: str, optimizer: str) -> str:
+        return "the tables' gradient is not measured here" if case.rows and mode == "full" else ""
 
     def prepare(self, problem: Any) -> None:
         rows, columns = np.tril_indices(problem.features, -1)
@@ -98,6 +151,10 @@ class TorchBmm(TorchProvider):
         return function
 
     def _products(self, x: Any) -> Any:
+        if self._problem.rows:
+            lookup = self._torch.nn.functional.embedding_bag
+            pooled = [lookup(ids, table, mode="sum") for ids, table in zip(self._ids, self._tables, strict=True)]
+            x = self._torch.stack([x, *pooled], dim=1)
         return self._torch.bmm(x, x.transpose(1, 2))[:, self._rows, self._columns]
 
     def forward(self, i: int) -> Any:

@@ -122,4 +122,6 @@ DType Array::FloatDType() const {
   throw InvalidArgument(name_ + " must have dtype float32, float16 or bfloat16. Received: " + dtype_);
 }
 
+void NoCudaKernels() { throw InvalidArgument("This build has no CUDA kernels: arrays must lie in host memory"); }
+
 }  // namespace merlin

@@ -42,4 +42,7 @@ class Array {
   bool on_cuda_ = false;
 };
 
+// Throws InvalidArgument: what a build without CUDA says of arrays on a GPU.
+[[noreturn]] void NoCudaKernels();
+
 }  // namespace merlin

@@ -76,10 +76,6 @@ class PythonInteraction {
   std::vector<std::unique_ptr<Array>> arrays_;
 };
 
-#ifndef MERLIN_WITH_CUDA
-[[noreturn]] void NoCuda() { throw InvalidArgument("This build has no CUDA kernels: arrays must lie in host memory"); }
-#endif
-
 void Forward(const py::list& features, const py::object& output, const std::string& order, bool self_interaction,
              bool concat_first, int64_t pad_to, bool tf32, [[maybe_unused]] uintptr_t stream, int num_threads) {
   PythonInteraction python(features, order, self_interaction, concat_first, pad_to, tf32);
@@ -93,7 +89,7 @@ void Forward(const py::list& features, const py::object& output, const std::stri
 #ifdef MERLIN_WITH_CUDA
   DotInteractionCuda(python.call, reinterpret_cast<CudaStream>(stream));
 #else
-  NoCuda();
+  NoCudaKernels();
 #endif
 }
 
@@ -112,7 +108,7 @@ void Grad(const py::list& features, const py::object& grad, const py::list& grad
 #ifdef MERLIN_WITH_CUDA
   DotInteractionGradientCuda(python.call, reinterpret_cast<CudaStream>(stream));
 #else
-  NoCuda();
+  NoCudaKernels();
 #endif
 }
 

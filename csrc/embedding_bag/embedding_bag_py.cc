@@ -1,14 +1,7 @@
 // embedding_bag for Python without TensorFlow: NumPy arrays, or DLPack arrays on a CPU or a GPU. Outputs are the
 // caller's.
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
-
-#include <memory>
-#include <optional>
-
-#include "common/arrays.h"
 #include "common/check.h"
-#include "embedding_bag/embedding_bag.h"
+#include "embedding_bag/bag_arrays.h"
 #include "embedding_bag/embedding_bag_update.h"
 #ifdef MERLIN_WITH_CUDA
 #include "embedding_bag/embedding_bag_cuda.h"
@@ -20,90 +13,8 @@ namespace {
 
 namespace py = pybind11;
 
-// What the arrays of one call say, and the arrays themselves so that they live as long.
-struct PythonCall {
-  BagBatch batch;
-  std::vector<std::unique_ptr<Array>> arrays;
-  bool on_cuda = false;
-
-  const Array& Keep(py::handle object, const std::string& name) {
-    arrays.push_back(std::make_unique<Array>(object, name));
-    const Array& array = *arrays.back();
-    Check(array.on_cuda() == on_cuda || arrays.size() == 1, name, " must lie on the same device as the tables");
-    on_cuda = array.on_cuda();
-    return array;
-  }
-};
-
-Combiner CombinerFrom(const std::string& name) {
-  if (name == "sum") return Combiner::kSum;
-  if (name == "mean") return Combiner::kMean;
-  if (name == "sqrtn") return Combiner::kSqrtn;
-  if (name == "max") return Combiner::kMax;
-  throw InvalidArgument("combiner must be 'sum', 'mean', 'sqrtn' or 'max'. Received: '" + name + "'");
-}
-
-std::unique_ptr<PythonCall> Read(const py::list& tables, const py::list& ids, const py::list& row_splits,
-                                 const py::list& weights, const std::vector<int>& table_of_feature,
-                                 const std::vector<std::string>& combiners,
-                                 const std::vector<std::optional<int64_t>>& padding_ids) {
-  auto call = std::make_unique<PythonCall>();
-  BagBatch& batch = call->batch;
-  const size_t n = py::len(ids);
-  Check(py::len(row_splits) == n && py::len(weights) == n && table_of_feature.size() == n && combiners.size() == n &&
-            padding_ids.size() == n,
-        "row_splits, weights, table_of_feature, combiners and padding_ids must have one entry a feature. Received: ",
-        py::len(row_splits), ", ", py::len(weights), ", ", table_of_feature.size(), ", ", combiners.size(), " and ",
-        padding_ids.size(), " for ", n, " features");
-  for (size_t t = 0; t < py::len(tables); ++t) {
-    const Array& table = call->Keep(tables[t], Concat("tables[", t, "]"));
-    table.RequireRank(2);
-    if (t == 0) batch.table_dtype = table.FloatDType();
-    Check(table.FloatDType() == batch.table_dtype, "tables must have one dtype. Received: ", NameOf(batch.table_dtype),
-          " and ", table.dtype());
-    batch.tables.push_back({table.data(), table.shape()[0], table.shape()[1]});
-  }
-  for (size_t f = 0; f < n; ++f) {
-    const std::string where = Concat("[", f, "]");
-    BagFeature feature{};
-    const Array& values = call->Keep(ids[f], "ids" + where);
-    Check(values.dtype() == "int32" || values.dtype() == "int64", values.name(),
-          " must have dtype int32 or int64. Received: ", values.dtype());
-    if (f == 0) batch.ids_are_int64 = values.dtype() == "int64";
-    Check((values.dtype() == "int64") == batch.ids_are_int64, "ids must have one dtype. Received: int32 and int64");
-    Check(table_of_feature[f] >= 0 && table_of_feature[f] < static_cast<int>(batch.tables.size()), "table_of_feature",
-          where, " must be in [0, ", batch.tables.size(), "). Received: ", table_of_feature[f]);
-    feature.ids = values.data();
-    feature.num_ids = values.size();
-    feature.table = table_of_feature[f];
-    feature.combiner = CombinerFrom(combiners[f]);
-    feature.padding_id = padding_ids[f].value_or(kNoPadding);
-    if (row_splits[f].is_none()) {
-      values.RequireRank(2);
-      feature.num_bags = values.shape()[0];
-    } else {
-      values.RequireRank(1);
-      const Array& splits = call->Keep(row_splits[f], "row_splits" + where);
-      splits.RequireRank(1);
-      splits.RequireDType("int64");
-      Check(splits.size() >= 1, splits.name(), " must have at least one element. Received: none");
-      feature.row_splits = static_cast<const int64_t*>(splits.data());
-      feature.num_bags = splits.size() - 1;
-    }
-    if (!weights[f].is_none()) {
-      const Array& weight = call->Keep(weights[f], "weights" + where);
-      weight.RequireDType("float32");
-      Check(weight.shape() == values.shape(), weight.name(), " must have the shape of its ids");
-      feature.weights = static_cast<const float*>(weight.data());
-    }
-    batch.features.push_back(feature);
-    batch.names.push_back(std::to_string(f));
-  }
-  return call;
-}
-
 // Outputs or gradients: one array a feature, or one for all with their columns side by side.
-void Attach(PythonCall* call, const py::list& arrays, const char* name, bool as_output) {
+void Attach(BagArrays* call, const py::list& arrays, const char* name, bool as_output) {
   BagBatch& batch = call->batch;
   const size_t n = batch.features.size();
   const bool concat = py::len(arrays) == 1 && n > 1;
@@ -129,15 +40,13 @@ void Attach(PythonCall* call, const py::list& arrays, const char* name, bool as_
 
 #ifdef MERLIN_WITH_CUDA
 CudaStream StreamFrom(uintptr_t stream) { return reinterpret_cast<CudaStream>(stream); }
-#else
-[[noreturn]] void NoCuda() { throw InvalidArgument("This build has no CUDA kernels: arrays must lie in host memory"); }
 #endif
 
 void Forward(const py::list& tables, const py::list& ids, const py::list& row_splits, const py::list& weights,
              const std::vector<int>& table_of_feature, const std::vector<std::string>& combiners,
              const std::vector<std::optional<int64_t>>& padding_ids, const py::list& outputs,
              [[maybe_unused]] uintptr_t stream, int num_threads) {
-  auto call = Read(tables, ids, row_splits, weights, table_of_feature, combiners, padding_ids);
+  auto call = ReadBags(tables, ids, row_splits, weights, table_of_feature, combiners, padding_ids);
   Attach(call.get(), outputs, "outputs", true);
   py::gil_scoped_release release;
   if (!call->on_cuda) {
@@ -148,19 +57,19 @@ void Forward(const py::list& tables, const py::list& ids, const py::list& row_sp
 #ifdef MERLIN_WITH_CUDA
   EmbeddingBagForwardCuda(call->batch, StreamFrom(stream));
 #else
-  NoCuda();
+  NoCudaKernels();
 #endif
 }
 
 size_t GradWorkspace(const py::list& tables, const py::list& ids, const py::list& row_splits, const py::list& weights,
                      const std::vector<int>& table_of_feature, const std::vector<std::string>& combiners,
                      const std::vector<std::optional<int64_t>>& padding_ids) {
-  auto call = Read(tables, ids, row_splits, weights, table_of_feature, combiners, padding_ids);
+  auto call = ReadBags(tables, ids, row_splits, weights, table_of_feature, combiners, padding_ids);
   if (!call->on_cuda) return 0;
 #ifdef MERLIN_WITH_CUDA
   return EmbeddingBagGradientCuda(call->batch).workspace_bytes();
 #else
-  NoCuda();
+  NoCudaKernels();
 #endif
 }
 
@@ -171,7 +80,7 @@ std::vector<int64_t> Grad(const py::list& tables, const py::list& ids, const py:
                           const py::list& unique_ids, const py::list& rows, const py::list& weights_grads,
                           [[maybe_unused]] const py::object& workspace, [[maybe_unused]] uintptr_t stream,
                           int num_threads) {
-  auto call = Read(tables, ids, row_splits, weights, table_of_feature, combiners, padding_ids);
+  auto call = ReadBags(tables, ids, row_splits, weights, table_of_feature, combiners, padding_ids);
   Attach(call.get(), grads, "grads", false);
   BagBatch& batch = call->batch;
   const size_t num_tables = batch.tables.size();
@@ -234,7 +143,7 @@ std::vector<int64_t> Grad(const py::list& tables, const py::list& ids, const py:
   if (any_weights) EmbeddingBagWeightsGradientCuda(batch, StreamFrom(stream));
   return counts;
 #else
-  NoCuda();
+  NoCudaKernels();
 #endif
 }
 
@@ -274,7 +183,8 @@ class Update {
   Update(const py::list& tables, const py::list& slots, const py::list& ids, const py::list& row_splits,
          const py::list& weights, const std::vector<int>& table_of_feature, const std::vector<std::string>& combiners,
          const std::vector<std::optional<int64_t>>& padding_ids, const py::list& grads, const py::dict& rule)
-      : call_(Read(tables, ids, row_splits, weights, table_of_feature, combiners, padding_ids)), rule_(RuleFrom(rule)) {
+      : call_(ReadBags(tables, ids, row_splits, weights, table_of_feature, combiners, padding_ids)),
+        rule_(RuleFrom(rule)) {
     Attach(call_.get(), grads, "grads", false);
     const SlotCount count = SlotsOf(rule_.kind);
     Check(py::len(slots) == py::len(tables), "slots must hold one list a table. Received: ", py::len(slots), " for ",
@@ -326,12 +236,12 @@ class Update {
     py::gil_scoped_release release;
     cuda_->Run(inputs, space.data(), StreamFrom(stream));
 #else
-    NoCuda();
+    NoCudaKernels();
 #endif
   }
 
  private:
-  std::unique_ptr<PythonCall> call_;
+  std::unique_ptr<BagArrays> call_;
   UpdateRule rule_;
   std::vector<UpdateTable> tables_;
 #ifdef MERLIN_WITH_CUDA

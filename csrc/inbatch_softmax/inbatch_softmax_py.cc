@@ -99,10 +99,6 @@ class PythonSoftmax {
   std::vector<std::unique_ptr<Array>> arrays_;
 };
 
-#ifndef MERLIN_WITH_CUDA
-[[noreturn]] void NoCuda() { throw InvalidArgument("This build has no CUDA kernels: arrays must lie in host memory"); }
-#endif
-
 py::tuple Workspaces(int64_t batch, int64_t candidates, int64_t dim, const std::string& dtype, bool with_mean,
                      bool tf32) {
   InbatchSoftmax call{};
@@ -157,7 +153,7 @@ void Forward(const py::object& queries, const py::object& positives, const py::o
   py::gil_scoped_release release;
   InbatchSoftmaxForwardCuda(call, space, reinterpret_cast<void*>(stream));
 #else
-  NoCuda();
+  NoCudaKernels();
 #endif
 }
 
@@ -201,7 +197,7 @@ void Grad(const py::object& queries, const py::object& positives, const py::obje
   py::gil_scoped_release release;
   InbatchSoftmaxBackwardCuda(call, grads, space, reinterpret_cast<void*>(stream));
 #else
-  NoCuda();
+  NoCudaKernels();
 #endif
 }
 

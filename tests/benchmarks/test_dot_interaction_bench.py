@@ -18,7 +18,7 @@ class NumpyProvider(Provider):
         self._problem, self._scale = problem, scale
         self._x = np.tile(problem.vectors, (problem.repeats, 1, 1))
         if problem.rows:
-            self._x[:, 1:] = problem.tables()[problem.ids[:, :, 0].T]
+            self._x[:, 1:] = problem.tables()[problem.ids].sum(2).swapaxes(0, 1)
 
     def forward(self, i):
         rows, columns = np.tril_indices(self._problem.features, -1)
@@ -37,7 +37,10 @@ class NumpyProvider(Provider):
         return self._scale * output[:16]
 
 
-@pytest.mark.parametrize("name", ["b64_f5_d16_fp32", "b64_f5_d16_bf16", "lookup_b64_f5_d16_fp32"])
+LOOKUPS = ("lookup_b64_f5_d16_fp32", "lookup_b64_f5_d16_hot3_fp32")
+
+
+@pytest.mark.parametrize("name", ["b64_f5_d16_fp32", "b64_f5_d16_bf16", *LOOKUPS])
 def test_check(name):
     problem = bench.CASES[name].build()
     assert bench.check(NumpyProvider(problem), problem, "full", "") < 1e-6
@@ -48,16 +51,17 @@ def test_check(name):
 OURS = ("merlin_tf", "merlin_tf_two_ops", "merlin_tf_loop", "merlin_tf_two_ops_loop")
 
 
-def _ready(name):
-    problem = bench.CASES["lookup_b64_f5_d16_fp32"].build()
+def _ready(name, case=LOOKUPS[0]):
+    problem = bench.CASES[case].build()
     provider = load_provider(bench, name)
     provider.setup(problem, "cpu", "forward", "")
     return provider, problem
 
 
+@pytest.mark.parametrize("case", LOOKUPS)
 @pytest.mark.parametrize("name", OURS)
-def test_our_ops_pass_the_check(name):
-    provider, problem = _ready(name)
+def test_our_ops_pass_the_check(name, case):
+    provider, problem = _ready(name, case)
     assert bench.check(provider, problem, "forward", "") < 1e-6
 
 
@@ -108,3 +112,10 @@ def test_bytes_by_hand():
     assert bench.traffic(problem, "forward", "") == (forward, forward)
     total = forward + 64 * 2 * (2 * 5 * 16 + 10)
     assert bench.traffic(problem, "full", "") == (total, total)
+
+
+def test_bytes_of_lookups_by_hand():
+    problem = bench.CASES["lookup_b64_f5_d16_hot3_fp32"].build()
+    read, pairs = 16 * 4 + 4 * 3 * (16 * 4 + 8), 10 * 4
+    assert bench.traffic(problem, "forward", "")[0] == 64 * (read + pairs)
+    assert bench.traffic(problem, "full", "")[0] == 64 * (2 * read + 2 * pairs + 5 * 16 * 4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import pytest
+from interaction_native import Device
 
 from merlin_models import _native
 from merlin_models.ops.dot_interaction import dot_interaction_reference
@@ -13,26 +14,6 @@ native = _native.module()
 FEATURES = (2, 3, 8, 15, 16, 17, 27, 32, 33, 64, 100)
 DIMS = (1, 4, 7, 16, 33, 64, 128, 256)
 BATCHES = (0, 1, 3, 255)
-
-
-class Device:
-    """Makes arrays on a device and brings them back: NumPy, or PyTorch's for the GPU (CuPy has no bfloat16)."""
-
-    def __init__(self, kind: str):
-        self.kind = kind
-        if kind != "numpy":
-            self.torch = pytest.importorskip("torch", reason="PyTorch makes the GPU's arrays")
-
-    def to(self, array):
-        if self.kind == "numpy":
-            return array
-        if array.dtype == ml_dtypes.bfloat16:
-            bits = self.torch.from_numpy(array.view(np.int16).copy())
-            return bits.view(self.torch.bfloat16).cuda()
-        return self.torch.from_numpy(np.ascontiguousarray(array)).cuda()
-
-    def back(self, array):
-        return array.astype(np.float64) if self.kind == "numpy" else array.double().cpu().numpy()
 
 
 @pytest.fixture(params=["numpy", pytest.param("torch", marks=pytest.mark.gpu)])
