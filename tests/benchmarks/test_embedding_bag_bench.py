@@ -254,3 +254,12 @@ def test_our_ops_in_tensorflow_pass_the_check(name):
     provider.setup(problem, "cpu", "update", "adagrad")
     assert bench.check(provider, problem, "update", "adagrad") < 1e-4
     provider.call("update", 0, 0)
+
+
+@pytest.mark.parametrize("name", ["fbgemm", "fbgemm_v2"])
+@pytest.mark.parametrize(("mode", "optimizer"), [("forward", ""), ("update", "adagrad"), ("update", "adam")])
+def test_fbgemm_has_no_tables_of_bfloat16(name, mode, optimizer):
+    provider = load_provider(bench, name)
+    assert "bfloat16 is for outputs alone" in provider.unsupported(bench.CASES["smoke_bf16"], "cuda", mode, optimizer)
+    assert "float16" not in provider.unsupported(bench.CASES["smoke_fp16"], "cuda", mode, optimizer)
+    assert provider.unsupported(bench.CASES["smoke"], "cuda", mode, optimizer) == ""
