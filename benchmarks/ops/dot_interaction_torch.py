@@ -61,6 +61,9 @@ class MerlinNative(TorchProvider):
         if self._x.is_cuda:
             self._options["stream"] = self._torch.cuda.current_stream().cuda_stream
 
+    def held_bytes(self) -> int:
+        return self._output.nbytes + (self._x_grad.nbytes if self._mode == "full" else 0)
+
     def forward(self, i: int) -> Any:
         self._native.dot_interaction_forward([self._x], self._output, **self._options)
         return self._output
@@ -99,6 +102,9 @@ class TorchBmm(TorchProvider):
 
     def _products(self, x: Any) -> Any:
         return self._torch.bmm(x, x.transpose(1, 2))[:, self._rows, self._columns]
+
+    def forget(self) -> None:
+        self._x.grad = None
 
     def forward(self, i: int) -> Any:
         return self._function(self._x)
