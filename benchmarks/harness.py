@@ -83,6 +83,14 @@ class Provider:
     def update(self, i: int, g: int) -> Any:
         raise NotImplementedError
 
+    def held_bytes(self) -> int:
+        """Memory of the device beyond inputs, tables and state that :meth:`setup` made for every call to write into: outputs,
+        gradients, workspaces. A row counts it as memory of a call, as it does what others take anew in each."""
+        return 0
+
+    def forget(self) -> None:
+        """Lets go of what the last call left behind and the next one makes anew, so that its memory is seen."""
+
     def peak_process_bytes(self) -> int | None:
         """The peak of a process of its own, beyond what its framework takes; None for one that works in ours."""
         return None
@@ -290,7 +298,10 @@ def _prepare(op: Op, provider: Provider, problem: Problem, plan: Plan, clock: Wa
         return provider.call(plan.mode, i, i % problem.num_grads)
 
     warm = [clock.sample(functools.partial(call, i)) for i in range(problem.num_sets)]
+    provider.forget()
     peak = clock.peak_extra_bytes(call)
+    if peak is not None:
+        peak += provider.held_bytes()
     process_peak = provider.peak_process_bytes()
     if process_peak is None and watched:
         process_peak = max(0, environment.memory_of_process("VmHWM") - before)

@@ -55,16 +55,22 @@ class TorchSparse(Provider):
         ids = [torch.from_numpy(each).to(device) for each in problem.ids]
         labels = torch.from_numpy(problem.labels).to(device)
 
-        def step() -> Any:
+        def forget() -> None:
             of_tables.zero_grad(set_to_none=True)
             of_layers.zero_grad(set_to_none=True)
+
+        def step() -> Any:
+            forget()
             loss = compiled(dense, [bag(each) for bag, each in zip(bags, ids, strict=True)], labels)
             loss.backward()
             of_tables.step()
             of_layers.step()
             return loss.detach()
 
-        self._step = step
+        self._step, self._forget = step, forget
+
+    def forget(self) -> None:
+        self._forget()
 
     def update(self, i: int, g: int) -> Any:
         return self._step()

@@ -71,6 +71,9 @@ class MerlinNative(TorchProvider):
             self._bags = {**bags, "combiners": ["sum"] * n, "padding_ids": [None] * n}
             self._lookup = {**self._bags, "row_splits": [None] * n, "weights": [None] * n, **threads}
 
+    def held_bytes(self) -> int:
+        return self._output.nbytes + (self._x_grad.nbytes if self._mode == "full" else 0)
+
     def forward(self, i: int) -> Any:
         if self._problem.rows:
             self._native.lookup_interaction_forward(**self._bags, output=self._output, first=self._x, **self._options)
@@ -156,6 +159,9 @@ class TorchBmm(TorchProvider):
             pooled = [lookup(ids, table, mode="sum") for ids, table in zip(self._ids, self._tables, strict=True)]
             x = self._torch.stack([x, *pooled], dim=1)
         return self._torch.bmm(x, x.transpose(1, 2))[:, self._rows, self._columns]
+
+    def forget(self) -> None:
+        self._x.grad = None
 
     def forward(self, i: int) -> Any:
         return self._function(self._x)

@@ -7,6 +7,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from benchmarks.clocks import TorchClock
 from benchmarks.environment import num_threads
 from benchmarks.harness import Provider
 from benchmarks.ops.inbatch_softmax_problem import TEMPERATURE, InbatchSoftmaxProblem
@@ -121,8 +122,16 @@ class MerlinNativeGraph(MerlinNative):
         super()._call()
         torch.cuda.synchronize()
         self._graph = torch.cuda.CUDAGraph()
+        self._held = TorchClock().peak_extra_bytes(self._capture)
+
+    def _capture(self) -> None:
+        import torch
+
         with torch.cuda.graph(self._graph):
             self._results = super()._call()
+
+    def held_bytes(self) -> int:
+        return self._held
 
     def _call(self) -> tuple[dict[str, Any], dict[str, Any]]:
         self._graph.replay()

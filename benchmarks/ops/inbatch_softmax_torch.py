@@ -55,9 +55,12 @@ class TorchProvider(Provider):
         with self._torch.no_grad():
             return self._function(*self._vectors)
 
-    def full(self, i: int, g: int) -> Any:
+    def forget(self) -> None:
         for vectors in self._vectors:
             vectors.grad = None
+
+    def full(self, i: int, g: int) -> Any:
+        self.forget()
         self._function(*self._vectors).mean().backward()
         return [vectors.grad for vectors in self._vectors]
 

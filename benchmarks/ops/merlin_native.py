@@ -45,6 +45,7 @@ class MerlinNative(Provider):
         self._sets = [self._inputs(problem, bags_of_set) for bags_of_set in problem.sets]
         self._fixed = ([None] * n, list(range(n)), [problem.combiner] * n, [None] * n)
         self._outputs = [self._xp.poisoned(problem.batch, dim) for dim in problem.dims]
+        self._held = list(self._outputs)
         if mode == "forward":
             return
         self._grads = [
@@ -65,6 +66,10 @@ class MerlinNative(Provider):
             for i in range(problem.num_sets)
         ]
         self._workspace = self._xp.array(np.empty(max(sizes), np.uint8)) if max(sizes) else None
+        self._held += [*self._unique_ids, *self._rows, *([self._workspace] if max(sizes) else [])]
+
+    def held_bytes(self) -> int:
+        return sum(array.nbytes for array in self._held)
 
     def make_arrays(self, problem: Any, device: str) -> _Arrays:
         """What tables, inputs and outputs are made by."""
@@ -96,6 +101,7 @@ class MerlinNative(Provider):
         }
         size = max(update.workspace_bytes for update in self._updates.values())
         self._workspace = self._xp.array(np.empty(size, np.uint8)) if size else None
+        self._held += [self._workspace] if size else []
         self._steps = 0
 
     def update(self, i: int, g: int) -> None:

@@ -91,9 +91,12 @@ class TorchEmbeddingBag(Provider):
             for (values, splits), table in zip(self._sets[i], self._tables, strict=True)
         ]
 
-    def full(self, i: int, g: int) -> list[Any]:
+    def forget(self) -> None:
         for table in self._tables:
             table.grad = None
+
+    def full(self, i: int, g: int) -> list[Any]:
+        self.forget()
         self._torch.autograd.backward(self.forward(i), self._grads[g])
         return [table.grad for table in self._tables]
 
@@ -152,6 +155,9 @@ class TorchGraph(TorchEmbeddingBag):
             with torch.no_grad(), torch.cuda.graph(graph):
                 outputs = super().forward(i)
             self._graphs.append((graph, outputs))
+
+    def held_bytes(self) -> int:
+        return sum(output.nbytes for output in self._graphs[0][1])
 
     def forward(self, i: int) -> list[Any]:
         graph, outputs = self._graphs[i]

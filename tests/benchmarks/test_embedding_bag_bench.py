@@ -254,3 +254,57 @@ def test_our_ops_in_tensorflow_pass_the_check(name):
     provider.setup(problem, "cpu", "update", "adagrad")
     assert bench.check(provider, problem, "update", "adagrad") < 1e-4
     provider.call("update", 0, 0)
+
+
+@pytest.mark.parametrize("name", ["fbgemm", "fbgemm_v2"])
+@pytest.mark.parametrize(("mode", "optimizer"), [("forward", ""), ("update", "adagrad"), ("update", "adam")])
+def test_fbgemm_has_no_tables_of_bfloat16(name, mode, optimizer):
+    provider = load_provider(bench, name)
+    assert "bfloat16 is for outputs alone" in provider.unsupported(bench.CASES["smoke_bf16"], "cuda", mode, optimizer)
+    assert "float16" not in provider.unsupported(bench.CASES["smoke_fp16"], "cuda", mode, optimizer)
+    assert provider.unsupported(bench.CASES["smoke"], "cuda", mode, optimizer) == ""
+
+
+def test_memory_of_a_call_counts_what_setup_made_for_it_and_what_the_last_call_left():
+    class Clock(WallClock):
+        def peak_extra_bytes(self, call):
+            return 1_000_000 if provider.left else 5_000_000
+
+    class Holding(NumpyProvider):
+        left = False
+
+        def forward(self, i):
+            self.left = True
+            return super().forward(i)
+
+        def forget(self):
+            self.left = False
+
+        def held_bytes(self):
+            return 2_000_000
+
+    provider = Holding()
+    plan = Plan(bench.CASES["smoke"], "cpu", "forward", "", seconds=0.01)
+    assert run_case(bench, plan, [provider], Clock(), 10.0, lambda line: None)[0].peak_extra_mb == 7.0
+    assert math.isnan(_run(Holding(), "forward").peak_extra_mb)  # no allocator tells it on a CPU
+
+
+@pytest.mark.parametrize(("mode", "optimizer"), [("forward", ""), ("full", ""), ("update", "adagrad")])
+def test_native_outputs_and_gradients_are_held(mode, optimizer):
+    problem = bench.CASES["smoke"].build()
+    provider = load_provider(bench, "merlin_native")
+    provider.setup(problem, "cpu", mode, optimizer)
+    expected = 4 * 3 * 64 * 16
+    if mode == "full":  # float32 rows and int64 ids, as many as there are ids or rows
+        room = [max(min(rows, len(bags[t].values)) for bags in problem.sets) for t, rows in enumerate(problem.rows)]
+        expected += sum(room) * (16 * 4 + 8)
+    assert provider.held_bytes() == expected  # on a CPU there is no workspace
+
+
+def test_torch_forgets_its_gradients():
+    pytest.importorskip("torch")
+    provider = load_provider(bench, "torch")
+    provider.setup(bench.CASES["smoke"].build(), "cpu", "full", "")
+    assert all(grad is not None for grad in provider.full(0, 0))
+    provider.forget()
+    assert all(table.grad is None for table in provider._tables)

@@ -12,7 +12,7 @@ import pytest
 import benchmarks.__main__ as command
 from benchmarks import environment, run, suite
 from benchmarks.clocks import WallClock
-from benchmarks.harness import Plan, Provider, run_case
+from benchmarks.harness import Plan, Provider, load_provider, run_case
 from benchmarks.models import bench_two_tower
 from benchmarks.ops import bench_inbatch_softmax
 from benchmarks.peers import merlin_models_23
@@ -192,3 +192,18 @@ def test_the_environment_needs_an_older_python(monkeypatch, tmp_path):
     monkeypatch.setattr(merlin_models_23.sys, "version_info", (3, 13, 1))
     with pytest.raises(RuntimeError, match=r"Python must be 3\.10 or 3\.11"):
         merlin_models_23.build(tmp_path)
+
+
+@pytest.mark.parametrize("optimizer", ["adagrad", "rowwise_adagrad"])
+def test_ten_million_rows_on_a_cpu_have_peers_in_the_memory_of_a_small_machine(optimizer):
+    part = suite.PARTS["embedding_bag"]
+    assert optimizer in part.optimizers["cpu"].split(",")
+    op = importlib.import_module(part.module)
+    case = op.CASES["cpu_rows_10m"]
+    assert part.cases["cpu"] in case.groups
+    problem, allowed = case.build(), int(0.6 * 22e9)  # of what is free, as run_case has it
+    held = load_provider(op, "gather_floor").memory_bytes(problem, "cpu", "update", optimizer)
+    for name in ("merlin_native", "merlin_tf", "fbgemm", "tf_lookup", "tf_segment"):
+        provider = load_provider(op, name)
+        assert provider.unsupported(case, "cpu", "update", optimizer) == ""
+        assert held + provider.memory_bytes(problem, "cpu", "update", optimizer) < allowed
