@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import pytest
 
 from benchmarks.report import contests as chosen
 from benchmarks.report import main, pictures, tables
-from benchmarks.report.command import RESULTS, warnings, write
+from benchmarks.report.command import RESULTS, ROOT, warnings, write
 from benchmarks.report.losses import losses, unexplained
 from benchmarks.report.regions import REGIONS, fill
 from benchmarks.rows import Row, read_csv, write_csv
@@ -33,6 +34,19 @@ def _load(tmp_path, **files):
 
 def test_pages_and_pictures_of_the_repository_are_what_the_rows_say(capsys):
     assert main(["--check"]) == 0, capsys.readouterr().err
+
+
+def test_no_speed_stands_outside_of_what_is_generated():
+    """But for the log of experiments, which says so at its head, and for what benchmarking.md sets the clocks to."""
+    generated = r"<!-- benchmarks:[a-z-]+ -->\n.*?<!-- /benchmarks -->|^```.*?^```"
+    units = r"\d ?(?:ms|us|GB/s|TFLOP/s)\b|\d (?:examples|rows|requests) a second"
+    speed = rf"{units}|\d (?:times|x|%) (?:faster|slower|what|as fast)"
+    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
+        if page.parent.name == "benchmarks" or page.name == "benchmarking.md":
+            continue
+        text = page.read_text().split("## Logs of experiments")[0]
+        by_hand = re.findall(speed, re.sub(generated, "", text, flags=re.DOTALL | re.MULTILINE))
+        assert by_hand == [], page
 
 
 def test_rows_are_compared_within_one_file_and_the_last_of_a_provider_counts(tmp_path):
