@@ -31,7 +31,7 @@ std::vector<float> Floats(int64_t count) {
   return values;
 }
 
-std::vector<uint16_t> Halves(int64_t count) {  // bfloat16
+std::vector<uint16_t> Halves(int64_t count) {  // numbers in bfloat16 and in float16
   std::vector<uint16_t> values(count);
   for (uint16_t& value : values) value = static_cast<uint16_t>(0x3c00 + Draw(0x100));
   return values;
@@ -43,23 +43,24 @@ constexpr int64_t kRows = 1000, kBags = 256;
 
 // Two features, one of bags of `hot` ids, the other ragged with fewer; a fifth of the ids are among a few hot rows.
 struct Bags {
-  int64_t dim;
+  int64_t dim, num_bags;
   std::vector<float> table, output, grad, first, second;
   std::vector<uint16_t> half_table, half_output;
   std::vector<int64_t> ids[2], row_splits{0};
   merlin::BagBatch batch;
 
-  Bags(DType dtype, int64_t dim, int64_t hot)
+  Bags(DType dtype, int64_t dim, int64_t hot, int64_t num_bags = kBags)
       : dim(dim),
+        num_bags(num_bags),
         table(Floats(kRows * dim)),
-        output(2 * kBags * dim),
-        grad(Floats(2 * kBags * dim)),
+        output(2 * num_bags * dim),
+        grad(Floats(2 * num_bags * dim)),
         first(kRows * dim, 0.1f),
         second(kRows * dim, 0.1f),
         half_table(Halves(kRows * dim)),
-        half_output(2 * kBags * dim) {
-    for (int64_t b = 0; b < kBags; ++b) row_splits.push_back(row_splits.back() + Draw(hot));
-    ids[0].resize(kBags * hot);
+        half_output(2 * num_bags * dim) {
+    for (int64_t b = 0; b < num_bags; ++b) row_splits.push_back(row_splits.back() + Draw(hot));
+    ids[0].resize(num_bags * hot);
     ids[1].resize(row_splits.back());
     for (auto& each : ids) {
       for (int64_t& id : each) id = Draw(5) ? Draw(kRows) : Draw(10);
@@ -73,12 +74,12 @@ struct Bags {
       feature.ids = ids[f].data();
       feature.num_ids = static_cast<int64_t>(ids[f].size());
       feature.row_splits = f ? row_splits.data() : nullptr;
-      feature.num_bags = kBags;
+      feature.num_bags = num_bags;
       feature.padding_id = merlin::kNoPadding;
       feature.output_stride = dim;
-      feature.output = half ? static_cast<void*>(half_output.data() + f * kBags * dim)
-                            : static_cast<void*>(output.data() + f * kBags * dim);
-      feature.grad = grad.data() + f * kBags * dim;
+      feature.output = half ? static_cast<void*>(half_output.data() + f * num_bags * dim)
+                            : static_cast<void*>(output.data() + f * num_bags * dim);
+      feature.grad = grad.data() + f * num_bags * dim;
       feature.combiner = f ? merlin::Combiner::kMean : merlin::Combiner::kSum;
       batch.features.push_back(feature);
       batch.names.push_back(f ? "ragged" : "dense");
@@ -168,11 +169,14 @@ struct Softmax {
 
 COUNTED void count_embedding_bag_forward(Bags& bags) { EmbeddingBagForward(bags.batch, threads); }
 COUNTED void count_embedding_bag_forward_bfloat16(Bags& bags) { EmbeddingBagForward(bags.batch, threads); }
+COUNTED void count_embedding_bag_forward_float16(Bags& bags) { EmbeddingBagForward(bags.batch, threads); }
+COUNTED void count_embedding_bag_forward_short_bags(Bags& bags) { EmbeddingBagForward(bags.batch, threads); }
 COUNTED void count_embedding_bag_gradient(Bags& bags, std::vector<int64_t>& ids, std::vector<float>& rows) {
   merlin::EmbeddingBagGradient(bags.batch, threads).Write({ids.data()}, {rows.data()}, threads);
 }
 COUNTED void count_embedding_bag_update_sgd(Bags& bags) { bags.Update(merlin::RuleKind::kSgd); }
 COUNTED void count_embedding_bag_update_adagrad(Bags& bags) { bags.Update(merlin::RuleKind::kAdagrad); }
+COUNTED void count_embedding_bag_update_rowwise_adagrad(Bags& bags) { bags.Update(merlin::RuleKind::kRowwiseAdagrad); }
 COUNTED void count_embedding_bag_update_adam(Bags& bags) { bags.Update(merlin::RuleKind::kAdam); }
 COUNTED void count_dot_interaction_forward(Products& products) { DotInteraction(products.call, threads); }
 COUNTED void count_dot_interaction_gradient(Products& products) { DotInteractionGradient(products.call, threads); }
@@ -207,4 +211,10 @@ int main() {
   softmax.Mean();
   count_inbatch_softmax_forward_of_mean(softmax);
   count_inbatch_softmax_gradient_of_mean(softmax);
+  // Made last, since what is made before draws the numbers that its figure was counted with.
+  Bags float16_bags(DType::kFloat16, 128, 16), short_bags(DType::kFloat32, 64, 2, 4096),
+      rowwise_bags(DType::kFloat32, 512, 4);
+  count_embedding_bag_forward_float16(float16_bags);
+  count_embedding_bag_forward_short_bags(short_bags);
+  count_embedding_bag_update_rowwise_adagrad(rowwise_bags);
 }

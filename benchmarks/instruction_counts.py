@@ -55,7 +55,7 @@ def count(kernels: pathlib.Path) -> dict[str, int]:
     """
     for tool in ("valgrind", "g++"):
         if shutil.which(tool) is None:
-            raise Unavailable(f"{tool} is not on PATH")
+            raise Unavailable(f"{tool} is not on PATH (a package of the system's of that name has it)")
     with tempfile.TemporaryDirectory() as made:
         folder = pathlib.Path(made)
         program = folder / "program"
@@ -121,7 +121,7 @@ def main(arguments: list[str]) -> int:
     figures = figures_of(built_by)
     for name, instructions in counts.items():
         before = (figures or {}).get(name)
-        print(f"{name:32} {instructions:12,}" + (f" {100 * (instructions / before - 1):+.2f} %" if before else ""))
+        print(f"{name:42} {instructions:12,}" + (f" {100 * (instructions / before - 1):+.2f} %" if before else ""))
     if options.update:
         known = json.loads(FIGURES.read_text()) if FIGURES.is_file() else {}
         FIGURES.write_text(json.dumps({**known, built_by: counts}, indent=2, sort_keys=True) + "\n")

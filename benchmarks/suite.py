@@ -57,7 +57,7 @@ PARTS = {
     "dot_interaction": Part(_DOT, {"cpu": "cpu", "cuda": "cuda"}, "forward,full"),
     "lookup_interaction": Part(_DOT, {"cpu": "lookup_cpu", "cuda": "lookup"}, "forward", quick="smoke_lookup"),
     "inbatch_softmax": Part(_SOFTMAX, {"cpu": "cpu", "cuda": "bars,plain,large"}, "forward,full"),
-    "loader": Part("benchmarks.loader.bench_loader", {"cpu": "cpu"}, "forward"),
+    "loader": Part("benchmarks.loader.bench_loader", {"cpu": "cpu", "cuda": "cuda"}, "forward"),
     "dlrm": Part(
         "benchmarks.models.bench_dlrm",
         {"cpu": "cpu", "cuda": "cuda,multi"},

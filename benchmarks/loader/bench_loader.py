@@ -1,4 +1,4 @@
-"""Loaders: one shuffled epoch over MovieLens-shaped Parquet with a list column, to tensors of TensorFlow."""
+"""Loaders: one shuffled epoch over MovieLens-shaped Parquet with a list column, to tensors of TensorFlow on the device."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ OPTIMIZERS = ()
 ABLE = ("forward",)  # a call is an epoch
 
 _ALL = [
-    Case("loader_5m_b4096", 5_000_000, 4_096, ("cpu",)),
-    Case("loader_5m_b65536", 5_000_000, 65_536, ("cpu",)),
+    Case("loader_5m_b4096", 5_000_000, 4_096, ("cpu", "cuda")),
+    Case("loader_5m_b65536", 5_000_000, 65_536, ("cpu", "cuda")),
     Case("loader_20k_b256", 20_000, 256, ("smoke",)),
 ]
 CASES = {case.name: case for case in _ALL}
-DEFAULT_CASES = {"cpu": ("cpu",), "cuda": ()}
+DEFAULT_CASES = {"cpu": ("cpu",), "cuda": ("cuda",)}
 
 PROVIDERS = {
     "merlin_tf": "benchmarks.loader.loaders:Merlin",

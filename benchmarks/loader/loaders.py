@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from benchmarks.harness import Provider
-from benchmarks.loader.loader_problem import IDS, LABEL, NUMBERS, LoaderProblem
+from benchmarks.loader.loader_problem import IDS, LABEL, NUMBERS, Case, LoaderProblem
 
 Rows = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]  # columns, the lists' values and where each begins
 
@@ -53,6 +53,7 @@ class Merlin(_Loader):
             label_names=[LABEL],
             cat_names=[*IDS, "genres"],
             cont_names=list(NUMBERS),
+            device="cpu" if device == "cpu" else "gpu",
         )
 
     def lists(self, features: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -65,6 +66,9 @@ class MerlinDataloader(_Loader):
     name = "merlin_dataloader"
     requires: ClassVar[tuple[str, ...]] = ("tensorflow", "merlin.dataloader")
     notes = "a partition of 512 MB, the fastest of 16, 64 and 512 MB"
+
+    def unsupported(self, case: Case, device: str, mode: str, optimizer: str) -> str:
+        return "" if device == "cpu" else "its way to a GPU needs cuDF, which its packages do not bring"
 
     def setup(self, problem: LoaderProblem, device: str, mode: str, optimizer: str) -> None:
         from merlin_models.datasets.workflows import configure_dask

@@ -16,6 +16,8 @@ import sys
 from benchmarks.environment import slug
 from benchmarks.report import pictures
 from benchmarks.report.contests import Contest, Key, load
+from benchmarks.report.lines import unmeasured
+from benchmarks.report.losses import unexplained
 from benchmarks.report.regions import REGIONS, fill, has_regions
 from benchmarks.report.tables import device_page
 
@@ -69,11 +71,28 @@ def main(arguments: list[str] | None = None) -> int:
     if bool(options.files) != bool(options.to):
         raise SystemExit("files and --to must be given together")
     files = options.files or sorted(RESULTS.glob("*.csv"))
+    if not options.files:
+        for line in warnings(load(files)):
+            print(line, file=sys.stderr)
     stale = write(files, options.to or FOLDER, [] if options.files else pages(ROOT), options.check)
     if options.check and stale:
         print("not what the rows say, run python -m benchmarks.report:", *stale, sep="\n  ", file=sys.stderr)
         return 1
     return 0
+
+
+def warnings(contests: dict[Key, Contest]) -> list[str]:
+    """What readers will miss: lines of README's table without rows of ours, and cases in which others are faster without a
+    reason."""
+    lines = [
+        f"warning: no rows on {device} for these lines of README.md's table: {'; '.join(labels)}"
+        for device, labels in unmeasured(contests).items()
+    ]
+    lines += [
+        f"warning: others are faster on {device}, and benchmarks/report/losses.py has no reason: {'; '.join(groups)}"
+        for device, groups in unexplained(contests).items()
+    ]
+    return lines
 
 
 def write(files: list[pathlib.Path], folder: pathlib.Path, with_regions: list[pathlib.Path], check: bool) -> list[str]:

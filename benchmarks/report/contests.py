@@ -46,6 +46,15 @@ FAMILIES = {
 _FAMILY = {provider: family for family, providers in FAMILIES.items() for provider in providers}
 OURS = tuple(family for family in FAMILIES if family.startswith("ours"))
 FASTEST_OF_OURS = ("ours", "ours in TensorFlow", "ours, XLA around it")
+OF_TENSORFLOW = (
+    "TensorFlow",
+    "TensorFlow eager",
+    "TensorFlow, XLA",
+    "Keras",
+    "Keras, XLA",
+    "keras-rs",
+    "Merlin Models 23.12",
+)
 NO_PEERS = (*OURS, "gather of the rows")
 
 

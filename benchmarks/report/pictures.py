@@ -15,7 +15,7 @@ import struct
 import zlib
 
 from benchmarks.report.contests import FAMILIES, Contest, Key, devices
-from benchmarks.report.regions import FORWARD, FULL, STEP
+from benchmarks.report.lines import FORWARD, FULL, STEP
 from benchmarks.report.tables import what
 
 STYLE = 1  # to be counted up when pictures are drawn in another way

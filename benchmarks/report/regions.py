@@ -6,7 +6,23 @@ import json
 import re
 from collections.abc import Callable
 
-from benchmarks.report.contests import Contest, Key, devices
+from benchmarks.report.contests import OF_TENSORFLOW, Contest, devices
+from benchmarks.report.lines import (
+    BAR,
+    BARS,
+    CPU_LINES,
+    DOT,
+    EMBEDDING_LINES,
+    FORWARD,
+    FULL,
+    LINES,
+    SOFTMAX,
+    Contests,
+    Line,
+    select,
+    unmeasured,
+)
+from benchmarks.report.losses import explained, losses, named
 from benchmarks.report.tables import (
     examples_a_second,
     milliseconds,
@@ -17,118 +33,12 @@ from benchmarks.report.tables import (
     times,
 )
 
-Contests = dict[Key, Contest]
-Line = tuple[str, str, str, str, str]  # how a reader calls it; op, case, mode, optimizer
-
-STEP, FULL, FORWARD = "forward_backward_update", "forward_backward", "forward"
-_BAG, _DOT, _SOFTMAX = "embedding_bag", "dot_interaction", "inbatch_softmax"
-OF_TENSORFLOW = (
-    "TensorFlow",
-    "TensorFlow eager",
-    "TensorFlow, XLA",
-    "Keras",
-    "Keras, XLA",
-    "keras-rs",
-    "Merlin Models 23.12",
-)
-
-GPU_LINES: tuple[Line, ...] = (
-    ("26 tables, uniform ids: lookup", _BAG, "mlperf26_400k_uniform", FORWARD, ""),
-    ("26 tables, Zipf's ids: lookup", _BAG, "mlperf26_400k_zipf1.2", FORWARD, ""),
-    ("26 tables, uniform ids, float16: lookup", _BAG, "mlperf26_400k_uniform_fp16", FORWARD, ""),
-    ("26 tables, dims 16 to 128: lookup", _BAG, "mlperf26_mixed_dims", FORWARD, ""),
-    ("26 tables, uniform ids: Adagrad step", _BAG, "mlperf26_400k_uniform", STEP, "adagrad"),
-    ("26 tables, Zipf's ids: Adagrad step", _BAG, "mlperf26_400k_zipf1.2", STEP, "adagrad"),
-    ("26 tables, uniform ids: Adam step", _BAG, "mlperf26_400k_uniform", STEP, "adam"),
-    ("1 table of 10,000,000 rows: Adam step", _BAG, "t1_10m_d128_hot1", STEP, "adam"),
-    ("27 vectors of 128, float32: interaction and gradient", _DOT, "b65536_f27_d128_fp32", FULL, ""),
-    ("27 vectors of 128, bfloat16: interaction and gradient", _DOT, "b65536_f27_d128_bf16", FULL, ""),
-    ("softmax over a batch of 32,768, float32, and gradient", _SOFTMAX, "b32768_d128_fp32", FULL, ""),
-    ("softmax over a batch of 32,768, bfloat16, and gradient", _SOFTMAX, "b32768_d128_bf16", FULL, ""),
-    ("softmax over a batch of 65,536, bfloat16, and gradient", _SOFTMAX, "b65536_d128_bf16", FULL, ""),
-    ("DLRM, batch 65,536, float32: step", "dlrm", "dlrm_cap1m_b65536_onehot_fp32", STEP, "adagrad"),
-    ("DLRM, batch 65,536, bfloat16: step", "dlrm", "dlrm_cap1m_b65536_onehot_bf16", STEP, "adagrad"),
-    ("two towers, batch 16,384: step", "two_tower", "two_tower_ml1m_b16384", STEP, "adam"),
-)
-CPU_LINES: tuple[Line, ...] = (
-    ("4 tables of 1,000,000 rows: lookup", _BAG, "cpu_t4_1m", FORWARD, ""),
-    ("4 tables of 1,000,000 rows, Zipf's ids: lookup", _BAG, "cpu_t4_1m_zipf1.05", FORWARD, ""),
-    ("4 tables of 1,000,000 rows, float16: lookup", _BAG, "cpu_t4_1m_fp16", FORWARD, ""),
-    ("4 tables of 1,000,000 rows, bfloat16: lookup", _BAG, "cpu_t4_1m_bf16", FORWARD, ""),
-    ("1 table of 10,000,000 rows: lookup", _BAG, "cpu_rows_10m", FORWARD, ""),
-    ("MovieLens' users, movies and genres: lookup", _BAG, "movielens", FORWARD, ""),
-    ("4 tables of 1,000,000 rows: Adagrad step", _BAG, "cpu_t4_1m", STEP, "adagrad"),
-    ("4 tables of 1,000,000 rows: row-wise Adagrad step", _BAG, "cpu_t4_1m", STEP, "rowwise_adagrad"),
-    ("1 table of 100,000 rows: Adagrad step", _BAG, "cpu_rows_100k", STEP, "adagrad"),
-    ("1 table of 1,000,000 rows: Adagrad step", _BAG, "cpu_rows_1m", STEP, "adagrad"),
-    ("1 table of 1,000,000 rows: Adam step", _BAG, "cpu_rows_1m", STEP, "adam"),
-    ("27 vectors of 128, batch 4,096: interaction and gradient", _DOT, "b4096_f27_d128_fp32", FULL, ""),
-    ("softmax over a batch of 8,192, and gradient", _SOFTMAX, "b8192_d128_fp32", FULL, ""),
-    ("Parquet to tensors, 5,000,000 rows, batch 4,096", "loader", "loader_5m_b4096", FORWARD, ""),
-    ("Parquet to tensors, 5,000,000 rows, batch 65,536", "loader", "loader_5m_b65536", FORWARD, ""),
-    ("DLRM, batch 512: step", "dlrm", "dlrm_cap400k_b512_onehot_fp32", STEP, "adagrad"),
-    ("DLRM, batch 2,048: step", "dlrm", "dlrm_cap400k_b2048_onehot_fp32", STEP, "adagrad"),
-    ("two towers, batch 4,096: step", "two_tower", "two_tower_ml1m_b4096", STEP, "adam"),
-)
-LINES = {"gpu": GPU_LINES, "cpu": CPU_LINES}
-
-# Of docs/performance.md: the speed that was set as a goal, in ms or in words.
-BAR = "bar of an H100"
-BARS = {
-    ("mlperf26_400k_uniform", FORWARD, ""): "0.68",
-    ("mlperf26_400k_zipf1.2", FORWARD, ""): "0.28",
-    ("mlperf26_400k_uniform_fp16", FORWARD, ""): "0.38",
-    ("mlperf26_mixed_dims", FORWARD, ""): "1.4 x FBGEMM",
-    ("t1_1m_d64_hot20", FORWARD, ""): "0.135",
-    ("t32_100k_d128_hot20", FORWARD, ""): "0.08",
-    ("mlperf26_400k_uniform", STEP, "sgd"): "1.8",
-    ("mlperf26_400k_uniform", STEP, "rowwise_adagrad"): "1.85",
-    ("mlperf26_400k_uniform", STEP, "adagrad"): "2.4",
-    ("mlperf26_400k_uniform", STEP, "adam"): "3.2",
-    ("mlperf26_400k_zipf1.2", STEP, "adagrad"): "0.9",
-    ("mlperf26_mixed_dims", STEP, "adagrad"): "1.4 x FBGEMM",
-    ("t1_10m_d128_hot1", STEP, "rowwise_adagrad"): "0.25",
-    ("b65536_f27_d128_fp32", FORWARD, ""): "0.42",
-    ("b65536_f27_d128_fp32", FULL, ""): "1.25",
-    ("b65536_f27_d128_fp16", FORWARD, ""): "0.21",
-    ("b65536_f27_d128_fp16", FULL, ""): "0.62",
-    ("b65536_f27_d128_bf16", FORWARD, ""): "0.21",
-    ("b65536_f27_d128_bf16", FULL, ""): "0.62",
-    ("b32768_d128_fp32", FULL, ""): "5",
-    ("b32768_d128_bf16", FULL, ""): "3",
-    ("b65536_d128_fp32", FULL, ""): "20",
-    ("b65536_d128_bf16", FULL, ""): "12",
-}
-_EMBEDDING_LINES: tuple[Line, ...] = (
-    ("26 x 400k, D128, B16384, MLPerf hots, uniform", _BAG, "mlperf26_400k_uniform", FORWARD, ""),
-    ("same, zipf 1.2", _BAG, "mlperf26_400k_zipf1.2", FORWARD, ""),
-    ("same, uniform, float16", _BAG, "mlperf26_400k_uniform_fp16", FORWARD, ""),
-    ("26 tables, dims 16 to 128 mixed", _BAG, "mlperf26_mixed_dims", FORWARD, ""),
-    ("1 x 1M, D64, 20-hot, B65536", _BAG, "t1_1m_d64_hot20", FORWARD, ""),
-    ("32 x 100k, D128, 20-hot, B512", _BAG, "t32_100k_d128_hot20", FORWARD, ""),
-    ("26 tables uniform, SGD step", _BAG, "mlperf26_400k_uniform", STEP, "sgd"),
-    ("row-wise Adagrad", _BAG, "mlperf26_400k_uniform", STEP, "rowwise_adagrad"),
-    ("Adagrad", _BAG, "mlperf26_400k_uniform", STEP, "adagrad"),
-    ("Adam", _BAG, "mlperf26_400k_uniform", STEP, "adam"),
-    ("26 tables zipf 1.2, Adagrad", _BAG, "mlperf26_400k_zipf1.2", STEP, "adagrad"),
-    ("26 tables float16, Adagrad", _BAG, "mlperf26_400k_uniform_fp16", STEP, "adagrad"),
-    ("mixed dims, Adagrad", _BAG, "mlperf26_mixed_dims", STEP, "adagrad"),
-    ("1 x 10M, D128, one-hot, B65536, row-wise Adagrad", _BAG, "t1_10m_d128_hot1", STEP, "rowwise_adagrad"),
-    ("1 x 1M, D128, one-hot, B65536, lazy Adam", _BAG, "t1_1m_d128_hot1", STEP, "adam"),
-    ("1 x 10M, D128, one-hot, B65536, lazy Adam", _BAG, "t1_10m_d128_hot1", STEP, "adam"),
-)
-
-
-def _chosen(contests: Contests, device: str, lines: tuple[Line, ...]) -> list[tuple[str, Contest]]:
-    found = [(label, contests.get((op, case, mode, rule, device))) for label, op, case, mode, rule in lines]
-    return [(label, contest) for label, contest in found if contest is not None and contest.ours is not None]
-
 
 def how_fast(contests: Contests) -> str:
     """README's table: our best beside the best peer, and the same among what runs in TensorFlow."""
-    parts = []
+    parts, missing, lost = [], unmeasured(contests), losses(contests)
     for kind, device in reversed(devices(contests.values()).items()):
-        lines = _chosen(contests, device, LINES[kind])
+        lines = select(contests, device, LINES[kind])
         if not lines:
             continue
         body = []
@@ -142,23 +52,23 @@ def how_fast(contests: Contests) -> str:
         parts.append(f"{provenance(each for _, each in lines)} ms:")
         head = ["", "ours", "best other", "times faster", "ours in TensorFlow", "its best other", "times faster"]
         parts.append(table(head, body))
-        parts.append(_slower(lines))
+        if device in missing:
+            parts.append(f"Not measured on this device: {'; '.join(missing[device])}.")
+        parts.append(named(lost.get(device, [])))
     return "\n\n".join(filter(None, parts)) or "No rows yet."
 
 
-def _slower(lines: list[tuple[str, Contest]]) -> str:
-    lost = []
-    for label, each in lines:
-        if ratio_to_best_peer(each) < 1:
-            name, row = each.best_peer
-            lost.append(f"{label} ({name} takes {100 * row.p50_ms / each.ours.p50_ms:.0f} % of our time)")
-    return f"Slower than the best other: {'; '.join(lost)}." if lost else ""
+def slower(contests: Contests) -> str:
+    """On each device all cases in which a peer is faster, with the reasons."""
+    lost = losses(contests)
+    parts = [f"On {device}:\n\n{explained(of_device)}" for device, of_device in reversed(lost.items())]
+    return "\n\n".join(parts) or "No rows yet."
 
 
 def where_it_stands(contests: Contests) -> str:
     """embedding_bag on a GPU, beside FBGEMM and the goals."""
     device = devices(contests.values()).get("gpu", "")
-    lines = _chosen(contests, device, _EMBEDDING_LINES)
+    lines = select(contests, device, EMBEDDING_LINES)
     names = ("FBGEMM TBE", "torch", "TensorFlow", "TensorFlow, XLA", "Keras")
     names = tuple(name for name in names if any(name in each.rows for _, each in lines))
     body = []
@@ -186,16 +96,16 @@ def dot_interaction(contests: Contests) -> str:
     """dot_interaction on a GPU, and what fusing it with the lookups gives."""
     modes = {FORWARD: "forward", FULL: "forward and backward"}
     lines = tuple(
-        (f"{dtype}, {text}", _DOT, f"b65536_f27_d128_{short}", mode, "")
+        (f"{dtype}, {text}", DOT, f"b65536_f27_d128_{short}", mode, "")
         for dtype, short in (("float32 (tf32)", "fp32"), ("float16", "fp16"), ("bfloat16", "bf16"))
         for mode, text in modes.items()
     )
     text = _by_family(contests, "gpu", lines, bars=True)
     device = devices(contests.values()).get("gpu", "")
-    fused = _chosen(
+    fused = select(
         contests,
         device,
-        tuple((name, _DOT, f"lookup_b65536_f27_d128_{name}", FORWARD, "") for name in ("fp32", "bf16")),
+        tuple((name, DOT, f"lookup_b65536_f27_d128_{name}", FORWARD, "") for name in ("fp32", "bf16")),
     )
     if fused_lines := _one_op_and_two(fused):
         text += "\n\nFused with the lookups of 26 tables, one id each, through TensorFlow, forward:\n\n" + fused_lines
@@ -225,7 +135,7 @@ def inbatch_softmax(contests: Contests) -> str:
     lines = tuple(
         (
             f"B{batch} {'float32 (tf32)' if short == 'fp32' else 'bfloat16'}",
-            _SOFTMAX,
+            SOFTMAX,
             f"b{batch}_d128_{short}",
             FULL,
             "",
@@ -277,7 +187,7 @@ def serving(contests: Contests) -> str:
     called = {"ours in TensorFlow": "ours", "Keras": "Keras", "ours, called": "ours, not exported"}
     parts = []
     for device in devices(contests.values()).values():
-        if chosen := _chosen(contests, device, lines):
+        if chosen := select(contests, device, lines):
             names = _names(chosen)
             head = [
                 "",
@@ -329,7 +239,7 @@ def _names(chosen: list[tuple[str, Contest]]) -> list[str]:
 def _by_family(
     contests: Contests, kind: str, lines: tuple[Line, ...], bars: bool = False, memory: bool = False, share: bool = True
 ) -> str:
-    chosen = _chosen(contests, devices(contests.values()).get(kind, ""), lines)
+    chosen = select(contests, devices(contests.values()).get(kind, ""), lines)
     if not chosen:
         return "No rows yet."
     names = [name for name in _names(chosen) if name != "ours, two ops"]
@@ -350,6 +260,7 @@ def _by_family(
 
 REGIONS: dict[str, Callable[[Contests], str]] = {
     "how-fast": how_fast,
+    "slower": slower,
     "where-it-stands": where_it_stands,
     "cpu": cpu,
     "dot-interaction": dot_interaction,

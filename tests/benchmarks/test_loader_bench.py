@@ -8,12 +8,11 @@ import re
 import numpy as np
 import pytest
 
-from benchmarks import run
-from benchmarks.clocks import WallClock
+from benchmarks.clocks import TensorFlowClock, WallClock
 from benchmarks.harness import Plan, Provider, run_case
 from benchmarks.loader import bench_loader as bench
 from benchmarks.loader.loader_problem import checksum
-from benchmarks.loader.loaders import Merlin
+from benchmarks.loader.loaders import Merlin, MerlinDataloader
 
 
 class Wrong(Merlin):
@@ -84,6 +83,26 @@ def test_checksum_by_hand():
     np.testing.assert_allclose(found, [2, 8, 104, 1, 0.75, 3, 24, 3, 38, 114, 2.75, 29])
 
 
-def test_no_cases_on_a_gpu():
-    with pytest.raises(SystemExit, match="loader must have cases and providers for --device cuda"):
-        run.main(["loader", "--device", "cuda"])
+def test_on_a_gpu_ours_is_asked_for_tensors_there(monkeypatch):
+    import merlin_models.loader.tensorflow as loader
+
+    asked = []
+    monkeypatch.setattr(loader, "KerasSequenceLoader", lambda *_, device, **__: asked.append(device))
+    problem = bench.CASES["loader_20k_b256"].build()
+    for device in ("cuda", "cpu"):
+        Merlin().setup(problem, device, "forward", "")
+    assert asked == ["gpu", "cpu"]
+
+
+def test_the_older_loader_is_not_measured_on_a_gpu():
+    case = bench.CASES["loader_5m_b4096"]
+    assert "cuDF" in MerlinDataloader().unsupported(case, "cuda", "forward", "")
+    assert MerlinDataloader().unsupported(case, "cpu", "forward", "") == ""
+
+
+@pytest.mark.gpu
+def test_ours_is_timed_on_a_gpu():
+    plan = Plan(bench.CASES["loader_20k_b256"], "cuda", "forward", "", seconds=0.01)
+    [row] = run_case(bench, plan, [Merlin()], TensorFlowClock(), copy_gbps=10.0, report=lambda line: None)
+    assert row.status == "ok", row.reason
+    assert row.peak_extra_mb > 0

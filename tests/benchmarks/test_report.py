@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import pytest
 
 from benchmarks.report import contests as chosen
 from benchmarks.report import main, pictures, tables
-from benchmarks.report.command import write
+from benchmarks.report.command import RESULTS, ROOT, warnings, write
+from benchmarks.report.losses import losses, unexplained
 from benchmarks.report.regions import REGIONS, fill
 from benchmarks.rows import Row, read_csv, write_csv
 
@@ -32,6 +34,19 @@ def _load(tmp_path, **files):
 
 def test_pages_and_pictures_of_the_repository_are_what_the_rows_say(capsys):
     assert main(["--check"]) == 0, capsys.readouterr().err
+
+
+def test_no_speed_stands_outside_of_what_is_generated():
+    """But for the log of experiments, which says so at its head, and for what benchmarking.md sets the clocks to."""
+    generated = r"<!-- benchmarks:[a-z-]+ -->\n.*?<!-- /benchmarks -->|^```.*?^```"
+    units = r"\d ?(?:ms|us|GB/s|TFLOP/s)\b|\d (?:examples|rows|requests) a second"
+    speed = rf"{units}|\d (?:times|x|%) (?:faster|slower|what|as fast)"
+    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
+        if page.parent.name == "benchmarks" or page.name == "benchmarking.md":
+            continue
+        text = page.read_text().split("## Logs of experiments")[0]
+        by_hand = re.findall(speed, re.sub(generated, "", text, flags=re.DOTALL | re.MULTILINE))
+        assert by_hand == [], page
 
 
 def test_rows_are_compared_within_one_file_and_the_last_of_a_provider_counts(tmp_path):
@@ -85,7 +100,59 @@ def test_where_we_are_slower_is_said(tmp_path):
         "| 26 tables, uniform ids: lookup | 4.00 | FBGEMM TBE 3.00 | 0.75 | 5.00 | TensorFlow, XLA 10.0 | 2.00 |"
         in text
     )
-    assert "Slower than the best other: 26 tables, uniform ids: lookup (FBGEMM TBE takes 75 % of our time)." in text
+    assert "- `embedding_bag`, forward: `mlperf26_400k_uniform` 4.00 (FBGEMM TBE 3.00)\n" in text + "\n"
+
+
+def test_cases_that_no_table_shows_are_named_where_we_are_slower(tmp_path):
+    host = [_row("merlin_native", 1.0, "a", op="dot_interaction"), _row("merlin_tf", 3.0, "a", op="dot_interaction")]
+    rows = [*host, _row("tf_xla", 2.5, "a", op="dot_interaction"), _row("torch", 2.0, "a", op="dot_interaction")]
+    rows += [_row("merlin_tf", 3.0, "b", op="serving"), _row("merlin_tf_portable", 4.0, "b", op="serving")]
+    rows += [_row("keras", 2.0, "b", op="serving"), _row("keras_call", 1.0, "b", op="serving")]
+    rows += [_row("merlin_native", 1.0, "c"), _row("fbgemm", 0.9, "c"), _row("merlin_native", 9.0, "c", device=CPU)]
+    lost = losses(_load(tmp_path, rows=rows))
+    assert {
+        device: [(each.case, each.way, each.peer, each.within_spread) for each in of] for device, of in lost.items()
+    } == {
+        CPU: [],
+        GPU: [
+            ("a", "in TensorFlow", "TensorFlow, XLA", True),
+            ("c", "", "FBGEMM TBE", True),
+            ("b", "", "Keras, called", False),
+            ("b", "portable export", "Keras", False),
+        ],
+    }
+    text = REGIONS["slower"](_load(tmp_path, more=[]))
+    assert "- `dot_interaction`, forward, in TensorFlow: `a` 3.00 (TensorFlow, XLA 2.50, within the spread)" in text
+    assert "which they wait for the GPU" in text
+    assert text.endswith(f"On {CPU}:\n\nNo case was measured in which another is faster.")
+
+
+def test_what_has_no_rows_and_no_reason_is_warned_of(tmp_path):
+    device = {"device": CPU}
+    rows = [_row("merlin_native", 1.0, "cpu_t4_1m", **device), _row("torch", 2.0, "cpu_t4_1m", **device)]
+    rows += [
+        _row("merlin_native", 1.0, "scale", op="new_op", **device),
+        _row("torch", 0.5, "scale", op="new_op", **device),
+    ]
+    contests = _load(tmp_path, rows=rows)
+    missing, reason = warnings(contests)
+    assert missing.startswith(
+        f"warning: no rows on {CPU} for these lines of README.md's table: 4 tables of 1,000,000 rows, Z"
+    )
+    assert "two towers, batch 4,096: step" in missing
+    assert "4 tables of 1,000,000 rows: lookup;" not in missing
+    assert reason == (
+        f"warning: others are faster on {CPU}, and benchmarks/report/losses.py has no reason: `new_op`, forward"
+    )
+    assert "Not explained yet.\n\n- `new_op`, forward: `scale` 1.00 (torch 0.500)" in REGIONS["slower"](contests)
+    assert "Not measured on this device: 4 tables of 1,000,000 rows, Zipf's ids: lookup; " in REGIONS["how-fast"](
+        contests
+    )
+    assert warnings({}) == []
+
+
+def test_all_cases_of_the_repository_in_which_others_are_faster_have_a_reason():
+    assert unexplained(chosen.load(RESULTS.glob("*.csv"))) == {}
 
 
 def test_all_regions_can_be_made_without_rows():

@@ -59,6 +59,11 @@ def test_names_are_checked():
         command.chosen("loader", "loader")
 
 
+def test_what_is_not_measured_on_a_gpu_says_so():
+    with pytest.raises(SystemExit, match="serving_http must have cases and providers for --device cuda"):
+        run.main(["serving_http", "--device", "cuda"])
+
+
 def test_what_fails_is_told_and_the_rest_runs(capfd):
     wrong = command.run_all({"bad": ["nothing_such"], "good": ["loader", "--list"], "slow": ["loader", "--list"]}, 60.0)
     assert list(wrong) == ["bad"]

@@ -14,7 +14,7 @@ def counts() -> dict[str, int]:
     try:
         return counted.count(counted.installed_kernels())
     except counted.Unavailable as error:
-        pytest.skip(str(error))
+        pytest.skip(f"instructions cannot be counted here: {error}")
 
 
 def test_kernels_take_the_committed_instructions(counts):
@@ -52,7 +52,7 @@ def test_kernels_that_do_not_link_are_an_error(tmp_path):
     try:
         counted.count(tmp_path / "none.so")
     except counted.Unavailable as error:
-        pytest.skip(str(error))
+        pytest.skip(f"instructions cannot be counted here: {error}")
     except RuntimeError as error:
         failed = str(error)
     else:

@@ -1,16 +1,26 @@
-"""Every block of Python in README.md and docs/ runs, and prints what the page says that it prints.
+"""Blocks of Python in README.md and docs/ run and print what the page says that they print; other blocks are read.
 
 A page's blocks run in order in one namespace, in a folder with the files of ``page_files``. What a page cannot run says why
 in a comment before its fence, ``<!-- not run: reason -->`` or ``<!-- not run without module -->``; the first are counted
 here. A ``text`` block right behind a block is its output: its words must be the same, its numbers may be others.
+
+Of the shell's commands those of Python that only tell something are run; the others build, install, train, measure or serve.
+Of each block bash reads the syntax, of each command the program must be there, with its targets, modules, files and options.
+JSON is parsed, in blocks and in what a command sends.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
+import itertools
+import json
+import pathlib
 import re
+import shlex
 import shutil
+import subprocess
 
 import pytest
 from markdown_pages import PAGES, ROOT, blocks_of, name_of
@@ -92,30 +102,78 @@ def test_comments_stand_right_before_their_fences():
         assert len(comments) == len(re.findall(r"^<!-- .* -->\n```", page.read_text(), re.MULTILINE)), name_of(page)
 
 
-def _commands() -> list[tuple[str, str]]:
-    return [
-        (name_of(page), line.split("#")[0].strip())
-        for page in PAGES
-        for block in blocks_of(page)
-        if block.language in ("sh", "bash") and block.reason is None
+SHELL = [
+    (f"{name_of(page)}:{block.line}", block)
+    for page in PAGES
+    for block in blocks_of(page)
+    if block.language in ("sh", "bash")
+]
+
+
+@pytest.mark.parametrize("block", [block for _, block in SHELL], ids=[place for place, _ in SHELL])
+def test_bash_can_read_the_shells_blocks(block):
+    done = subprocess.run(["bash", "-n"], input=block.code, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_json_can_be_read():
+    blocks = [block.code for page in PAGES for block in blocks_of(page) if block.language == "json"]
+    sent = [text for _, block in SHELL for text in re.findall(r" -d '(.*?)'", block.code, re.DOTALL)]
+    assert blocks
+    assert sent
+    for text in (*blocks, *sent):
+        assert isinstance(json.loads(text), dict)
+
+
+def _commands() -> list[tuple[str, list[str]]]:
+    """Page and words, without variables before the command, of what is not left out."""
+    lines = [
+        (place.split(":")[0], line)
+        for place, block in SHELL
+        if block.reason is None
         for line in block.code.replace("\\\n", " ").splitlines()
-        if line.split("#")[0].strip()
     ]
+    words = [(page, shlex.split(line, comments=True)) for page, line in lines]
+    return [(page, list(itertools.dropwhile(lambda word: "=" in word, each))) for page, each in words if each]
 
 
-@pytest.mark.parametrize(("page", "command"), _commands())
-def test_commands_exist(page, command):
-    words = command.split()
-    while "=" in words[0]:  # variables before the command
-        words = words[1:]
+@pytest.mark.parametrize(("page", "words"), _commands())
+def test_commands_exist(page, words):
     if words[0] == "make":
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert [word for word in words[1:] if "=" not in word and word not in targets] == []
-    elif words[:2] == ["python", "-m"]:
-        module = words[2].split(".")
-        if module[0] == "benchmarks":
-            assert ROOT.joinpath(*module).with_suffix(".py").exists() or ROOT.joinpath(*module, "__main__.py").exists()
-    elif words[0] == "python" and words[1] != "-c":
-        assert (ROOT / words[1]).exists()
+    elif words[:2] == ["python", "-m"] and words[2].split(".")[0] == "benchmarks":
+        _has_options(_file_of(words[2]), words[3:])
+    elif words[0] == "python" and words[1] not in ("-c", "-m"):
+        _has_options(ROOT / words[1], words[2:])
     else:
         assert words[0] in ("pip", "python", "cd", "curl") or shutil.which(words[0]), words[0]
+
+
+def _file_of(module: str) -> pathlib.Path:
+    """That ``python -m`` runs."""
+    path = ROOT.joinpath(*module.split("."))
+    main = path.with_suffix(".py") if path.with_suffix(".py").exists() else path / "__main__.py"
+    moved = re.search(r"^from ([\w.]+) import main$", main.read_text(), re.MULTILINE)  # which another file defines
+    return ROOT.joinpath(*moved[1].split(".")).with_suffix(".py") if moved else main
+
+
+def _has_options(program: pathlib.Path, words: list[str]) -> None:
+    unknown = [word for word in words if word.startswith("--") and f'"{word}"' not in program.read_text()]
+    assert unknown == [], f"{program.name} has no such options"
+
+
+TELLING = [words for _, words in _commands() if words[:2] == ["python", "-c"] or "--list" in words]
+
+
+@pytest.mark.parametrize("words", TELLING, ids=" ".join)
+def test_commands_that_only_tell_something_run(words, capsys):
+    if words[1] == "-c":
+        exec(compile(words[2], "command", "exec"), {})
+    else:
+        assert importlib.import_module(_module_of_main(words[2])).main(words[3:]) in (0, None)
+    assert capsys.readouterr().out
+
+
+def _module_of_main(module: str) -> str:
+    return ".".join(_file_of(module).relative_to(ROOT).with_suffix("").parts)
