@@ -155,6 +155,26 @@ def test_rows_in_every_form(form):
     assert float(sum(layer.losses)) == pytest.approx(expected, rel=1e-6)
 
 
+def test_a_weight_of_a_single_id_does_not_weigh_its_row():
+    layer = penalized()
+    weights = {"movie": np.array([0.0, 2.0, 3.0], np.float32)}
+    layer({**INPUTS, "seen": np.zeros((3, 1), np.int64), "user": np.array([1, 2, 3])}, weights)
+    expected = 0.5 * by_hand(layer.table("movies").numpy(), INPUTS["movie"])
+    assert float(sum(layer.losses)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_small_penalties_survive_half_precision():
+    """Rows are squared in float32: under mixed_float16 a factor of 1e-6 still moves them."""
+    table = TableConfig("movies", 10, 4, rows_l2_reg=1e-6)
+    layer = EmbeddingBagCollection([FeatureConfig("movie", table)], dtype="mixed_float16")
+    with tf.GradientTape() as tape:
+        layer({"movie": INPUTS["movie"]})
+        loss = tf.add_n(layer.losses)
+    gradient = tape.gradient(loss, layer.table("movies").value)
+    rows = layer.table("movies").numpy()[gradient.indices.numpy()]
+    np.testing.assert_allclose(gradient.values, 2e-6 * rows, rtol=1e-5)
+
+
 def test_gradient_has_the_rows_of_the_batch():
     layer = penalized()
     inputs = {**INPUTS, "user": np.array([1, 2, 3])}
