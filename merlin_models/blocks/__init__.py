@@ -23,7 +23,6 @@ from merlin_models.blocks.deep_fm import DeepFMBlock, NCFBlock
 from merlin_models.blocks.dlrm import DLRMBlock
 from merlin_models.blocks.dual_encoder import DualEncoderBlock
 from merlin_models.blocks.embedding_features import EmbeddingFeatures, EmbeddingOptions
-from merlin_models.blocks.embedding_files import TensorInitializer
 from merlin_models.blocks.embedding_table import Embeddings, EmbeddingTable, infer_embedding_dim
 from merlin_models.blocks.encodings import CategoryEncoding, HashedCross, HashedCrossAll
 from merlin_models.blocks.experts import ExpertsGate, MMOEBlock
@@ -45,6 +44,7 @@ from merlin_models.blocks.sequence_embeddings import SequenceEmbeddingFeatures
 from merlin_models.blocks.tabular import AsTabular, DebugBlock, Filter, NoOp, TabularBlock
 from merlin_models.blocks.two_tower import TwoTowerBlock
 from merlin_models.blocks.weight_tying import EmbeddingTablePrediction
+from merlin_models.layers.embedding_files import TensorInitializer
 
 __all__ = [
     "AGGREGATIONS",

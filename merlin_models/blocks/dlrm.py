@@ -126,10 +126,9 @@ class DLRMBlock(Block):
 
     def _interactions(self, inputs: Any, bottom: Any) -> Any:
         """By one op where that has a kernel for the inputs, else by one for lookups and one for products."""
-        if not self.embeddings.l2_reg:  # which is of the vectors
-            fused = self.interaction.of_lookups(self.embeddings.collection, self.embeddings.ids(inputs), bottom)
-            if fused is not None:
-                return fused
+        fused = self.interaction.of_lookups(self.embeddings.collection, self.embeddings.ids(inputs), bottom)
+        if fused is not None:
+            return fused
         vectors = self.embeddings(inputs)
         parts = [vectors[name] for name in sorted(vectors)]
         return self.interaction(parts if bottom is None else [bottom, *parts])

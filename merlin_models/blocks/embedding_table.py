@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,13 +12,14 @@ from keras import ops
 from merlin_models.blocks.base import register
 from merlin_models.blocks.combinators import as_features
 from merlin_models.blocks.embedding_features import EmbeddingFeatures, weight_columns
-from merlin_models.blocks.embedding_files import TensorInitializer, frame_of, matrix_of, write_parquet
 from merlin_models.blocks.ragged_layers import run_layer
 from merlin_models.blocks.sequence_aggregator import AverageEmbeddingsByWeightFeature, as_combiner
 from merlin_models.blocks.sequence_embeddings import SequenceEmbeddingFeatures, one_by_one
 from merlin_models.blocks.symbolic import is_symbolic, parts_from_config
 from merlin_models.blocks.tabular import TabularBlock
 from merlin_models.layers import EmbeddingBagCollection, FeatureConfig, TableConfig
+from merlin_models.layers.embedding_files import TensorInitializer, frame_of, matrix_of, write_parquet
+from merlin_models.layers.embedding_options import infer_embedding_dim, is_by_feature, only_value
 from merlin_models.schema import ColumnSchema, Schema, Tags
 
 
@@ -37,9 +37,10 @@ class EmbeddingTable(TabularBlock):
         mask_zero: whether the vectors of dense lists have a Keras mask of the ids that are not 0; for lists without a
             combiner, and for combiners that are layers.
         trainable: False freezes the table.
-        l2_batch_regularization_factor: f adds ``f * sum(e ** 2)`` over the batch's outputs to the loss.
+        l2_batch_regularization_factor: f adds ``f * sum(e ** 2)`` over the batch's outputs to the loss, after the combiner.
         embeddings_initializer, embeddings_regularizer: Keras identifiers or objects. A regularizer is one of all rows: such
             a table is not trained by rows.
+        rows_l2_reg: f adds ``f * sum(row ** 2)`` over the rows that a batch looks up; see ``TableConfig``.
         pre, post, aggregation: as in :class:`TabularBlock`.
 
     Call arguments:
@@ -74,6 +75,7 @@ class EmbeddingTable(TabularBlock):
         l2_batch_regularization_factor: float = 0.0,
         embeddings_initializer: Any = "uniform",
         embeddings_regularizer: Any = None,
+        rows_l2_reg: float = 0.0,
         schema: Schema | None = None,
         **kwargs: Any,
     ):
@@ -102,6 +104,7 @@ class EmbeddingTable(TabularBlock):
             initializer=embeddings_initializer,
             regularizer=embeddings_regularizer,
             trainable=trainable,
+            rows_l2_reg=rows_l2_reg,
         )
         self.collection = EmbeddingBagCollection([self._feature(c) for c in columns], dtype=self.dtype_policy)
 
@@ -238,6 +241,7 @@ class EmbeddingTable(TabularBlock):
             "l2_batch_regularization_factor": self.l2_batch_regularization_factor,
             "embeddings_initializer": table["initializer"],
             "embeddings_regularizer": table["regularizer"],
+            "rows_l2_reg": table["rows_l2_reg"],
         }
 
     @classmethod
@@ -257,19 +261,6 @@ def _check_same_domain(first: ColumnSchema, other: ColumnSchema) -> None:
         )
 
 
-def infer_embedding_dim(column: ColumnSchema, multiplier: float = 2.0, multiple_of_8: bool = True) -> int:
-    """``ceil(cardinality ** 0.25 * multiplier)``, rounded up to a multiple of 8.
-
-    Example:
-        >>> from merlin_models.blocks import infer_embedding_dim
-        >>> from merlin_models.schema import ColumnSchema
-        >>> infer_embedding_dim(ColumnSchema.create_categorical("movieId", 10_000))
-        24
-    """
-    dim = math.ceil(column.cardinality**0.25 * multiplier)
-    return math.ceil(dim / 8) * 8 if multiple_of_8 else dim
-
-
 def Embeddings(
     schema: Schema,
     dim: int | Mapping[str, int] | None = None,
@@ -278,6 +269,8 @@ def Embeddings(
     embeddings_initializer: Any = "uniform",
     embeddings_regularizer: Any = None,
     trainable: bool | Mapping[str, bool] = True,
+    l2_batch_regularization_factor: float | Mapping[str, float] = 0.0,
+    rows_l2_reg: float | Mapping[str, float] = 0.0,
     **kwargs: Any,
 ) -> EmbeddingFeatures:
     """The tables of a schema's categorical columns, all read by one op.
@@ -291,6 +284,10 @@ def Embeddings(
             column or domain name, "mean" where it says nothing. Columns of one table must not name different ones.
         embeddings_initializer, embeddings_regularizer: one for all, or a dictionary by column or domain name.
         trainable: the same.
+        l2_batch_regularization_factor: f adds ``f * sum(e ** 2)`` over the batch's outputs to the loss: over pooled
+            vectors, and over those of each id for lists that are kept or get a layer. One for all, or a dictionary by column.
+        rows_l2_reg: f adds ``f * sum(row ** 2)`` over the rows that a batch looks up (``TableConfig``). One for all, or a
+            dictionary by column or domain name.
         **kwargs: of :class:`EmbeddingFeatures`.
 
     Returns:
@@ -304,8 +301,6 @@ def Embeddings(
         >>> tuple(block.table("movieId").shape)
         (1001, 16)
     """
-    tables: dict[str, TableConfig] = {}
-    first: dict[str, ColumnSchema] = {}
     by_name = sequence_combiner if isinstance(sequence_combiner, Mapping) else None
     combiners = {
         column.name: as_combiner(
@@ -314,30 +309,32 @@ def Embeddings(
         for column in schema
         if column.is_list
     }
+    domains: dict[str, list[ColumnSchema]] = {}
     for column in schema:
-        domain = column.domain_name
-        _check_same_domain(first.setdefault(domain, column), column)
-
-        def given(option: Any, default: Any, column: ColumnSchema = column, domain: str = domain) -> Any:
-            if not isinstance(option, Mapping) or "class_name" in option:
-                return default if option is None else option
-            return option.get(column.name, option.get(domain, default))
-
-        if domain in tables:
-            continue
-        initializer = keras.initializers.get(given(embeddings_initializer, "uniform"))
+        domains.setdefault(column.domain_name, []).append(column)
+        _check_same_domain(domains[column.domain_name][0], column)
+    options = {
+        "dim": dim,
+        "embeddings_initializer": embeddings_initializer,
+        "embeddings_regularizer": embeddings_regularizer,
+        "trainable": trainable,
+        "rows_l2_reg": rows_l2_reg,
+    }
+    tables: dict[str, TableConfig] = {}
+    for domain, columns in domains.items():
+        given = {name: _of_table(name, option, domain, columns) for name, option in options.items()}
+        initializer = keras.initializers.get(given["embeddings_initializer"] or "uniform")
         tables[domain] = TableConfig(
             domain,
-            column.cardinality,
-            given(dim, None) or infer_dim_fn(column),
-            combiner=_table_combiner(
-                domain, [combiners[c.name] for c in schema if c.domain_name == domain and c.is_list]
-            ),
+            columns[0].cardinality,
+            given["dim"] or infer_dim_fn(columns[0]),
+            combiner=_table_combiner(domain, [combiners[column.name] for column in columns if column.is_list]),
             initializer=type(initializer).from_config(initializer.get_config())
             if not isinstance(initializer, TensorInitializer)
             else initializer,
-            regularizer=given(embeddings_regularizer, None),
-            trainable=given(trainable, True),
+            regularizer=given["embeddings_regularizer"],
+            trainable=True if given["trainable"] is None else given["trainable"],
+            rows_l2_reg=given["rows_l2_reg"] or 0.0,
         )
     weights = {
         name: combiner.weight_feature_name
@@ -353,11 +350,24 @@ def Embeddings(
         )
         for column in sorted(schema, key=lambda column: column.name)
     ]
+    if "l2_reg" in kwargs and l2_batch_regularization_factor:
+        raise ValueError("l2_reg and l2_batch_regularization_factor are one thing and must not be given together.")
+    shared = {
+        "l2_reg": kwargs.pop("l2_reg", l2_batch_regularization_factor),
+        "weight_features": weights,
+        "schema": schema,
+    }
     if sequences:
-        return SequenceEmbeddingFeatures(
-            features, weight_features=weights, sequence_combiners=sequences, schema=schema, **kwargs
-        )
-    return EmbeddingFeatures(features, weight_features=weights, schema=schema, **kwargs)
+        return SequenceEmbeddingFeatures(features, sequence_combiners=sequences, **shared, **kwargs)
+    return EmbeddingFeatures(features, **shared, **kwargs)
+
+
+def _of_table(name: str, option: Any, domain: str, columns: Sequence[ColumnSchema]) -> Any:
+    """What an option, which may be a dictionary by column or domain, says of a table, or None."""
+    if not is_by_feature(option):
+        return option
+    value = only_value(name, option, domain, [column.name for column in columns])
+    return option.get(domain) if value is None else value
 
 
 def _table_combiner(name: str, combiners: Sequence[Any]) -> str:

@@ -12,8 +12,8 @@ from keras import ops
 
 from merlin_models._files import replacing
 from merlin_models.blocks.base import Block, register
-from merlin_models.blocks.embedding_files import EMBEDDING, ID
 from merlin_models.layers.catalogue import Catalogue, pad_lists
+from merlin_models.layers.embedding_files import EMBEDDING, ID
 from merlin_models.layers.top_k import BruteForceTopK, TopKPrediction
 from merlin_models.schema import Tags
 

@@ -48,7 +48,7 @@ class SequenceEmbeddingFeatures(EmbeddingFeatures):
     def __init__(
         self,
         features: Sequence[FeatureConfig],
-        l2_reg: float = 0.0,
+        l2_reg: float | Mapping[str, float] = 0.0,
         weight_features: Mapping[str, str] | None = None,
         sequence_combiners: Mapping[str, keras.layers.Layer | None] | None = None,
         mask_zero: bool = True,
@@ -100,7 +100,6 @@ class SequenceEmbeddingFeatures(EmbeddingFeatures):
         outputs = dict(self.collection(ids, self.weights_of_ids(inputs)))
         for name, form in restore.items():
             outputs[name] = form(outputs[name])
-        self._regularized(outputs)
         for name, combiner in self.sequence_combiners.items():
             if combiner is not None:
                 outputs[name] = run_layer(combiner, outputs[name])

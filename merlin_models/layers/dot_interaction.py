@@ -100,9 +100,10 @@ class DotInteraction(keras.layers.Layer):
 
         Returns:
             (batch, width); None where the op has no kernel for the inputs, or nothing to gain: without a GPU, with
-            ``skip_gather``, on symbolic inputs, and for what ``merlin_models.ops.why_not_fused`` says.
+            ``skip_gather``, on symbolic inputs, for a collection that adds to the loss, and for what
+            ``merlin_models.ops.why_not_fused`` says.
         """
-        if self.skip_gather or not fuses_here() or not collection.built:
+        if self.skip_gather or collection.penalizes or not fuses_here() or not collection.built:
             return None
         if any(isinstance(value, keras.KerasTensor) for value in keras.tree.flatten([inputs, first])):
             return None

@@ -183,6 +183,44 @@ def test_embeddings_of_a_schema():
         ml.Embeddings(ml.Schema([MOVIE]), dim=6, embeddings_initializer=ml.TensorInitializer(matrix)).table("movie")
 
 
+def test_penalties_of_embeddings_of_a_schema():
+    schema = ml.Schema([MOVIE, SEEN, column("user", 9)])
+    batch = {"movie": np.array([1, 2, 3]), "seen": LISTS, "user": np.array([1, 2, 3])}
+    block = ml.Embeddings(schema, dim=4, rows_l2_reg={"seen": 0.5}, l2_batch_regularization_factor={"user": 0.25})
+    out = block(batch)
+    rows = block.table("movies").numpy()
+    expected = 0.5 * (np.sum(rows[batch["movie"]] ** 2) + np.sum(rows[LISTS[LISTS > 0]] ** 2))
+    expected += 0.25 * np.sum(np.square(out["user"]))
+    assert float(sum(block.losses)) == pytest.approx(expected, rel=1e-5)
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(block))
+    assert again.get_config() == block.get_config()
+    kept = ml.Embeddings(schema, dim=4, sequence_combiner=None, l2_batch_regularization_factor=0.5)
+    assert float(sum(0.5 * np.sum(np.square(value)) for value in kept(batch).values())) == pytest.approx(
+        float(sum(kept.losses)), rel=1e-5
+    )
+    with pytest.raises(ValueError, match=r"rows_l2_reg must agree for features of one table, 'movies'"):
+        ml.Embeddings(schema, dim=4, rows_l2_reg={"seen": 0.5, "movie": 0.1})
+    with pytest.raises(ValueError, match=r"l2_reg and l2_batch_regularization_factor are one thing"):
+        ml.Embeddings(schema, dim=4, l2_reg=0.1, l2_batch_regularization_factor=0.1)
+
+
+def test_options_of_a_table_by_any_of_its_columns():
+    schema = ml.Schema([MOVIE, SEEN])
+    assert ml.Embeddings(schema, dim={"seen": 5}).table("movie").shape == (10, 5)
+    assert not ml.Embeddings(schema, dim=5, trainable={"seen": False}).trainable_variables
+
+
+@pytest.mark.parametrize("combiner", ["mean", None])
+def test_rows_of_a_table_are_penalized(combiner):
+    table = ml.EmbeddingTable(4, SEEN, sequence_combiner=combiner, rows_l2_reg=0.5)
+    table({"seen": LISTS})
+    read = LISTS[LISTS > 0] if combiner else LISTS  # without a combiner id 0 is looked up like others
+    assert float(sum(table.losses)) == pytest.approx(0.5 * np.sum(rows_of(table)[read] ** 2), rel=1e-5)
+    again = ml.EmbeddingTable.from_config(table.get_config())
+    assert again.get_config() == table.get_config()
+    assert again.table_config.rows_l2_reg == 0.5
+
+
 def test_tables_of_an_input_block_as_frames_and_files(tmp_path):
     schema = ml.Schema([MOVIE, SEEN])
     options = ml.EmbeddingOptions(embedding_dim_default=4, embeddings_regularizer=keras.regularizers.L2(0.1))

@@ -17,7 +17,7 @@ from reliability_data import SCHEMA, assert_same_state, rows, small_model
 
 import merlin_models.tf as ml
 from merlin_models._files import replacing
-from merlin_models.blocks.embedding_files import write_parquet
+from merlin_models.layers.embedding_files import write_parquet
 
 TOO_MUCH = (errno.EFBIG, errno.ENOSPC)
 
