@@ -239,25 +239,3 @@ def test_many_features(rng, arrays):
     for output, e in zip(outputs, expected, strict=True):
         np.testing.assert_allclose(arrays.back(output), e, rtol=1e-4, atol=1e-5)
     assert_agrees(case, run(case, arrays, {"name": "adagrad"}, steps=1), "float32", scale=3)
-
-
-def test_a_table_of_more_elements_than_an_int32_counts(arrays):
-    """On the CPU its zeros take no memory until they are touched."""
-    rows, dim = 17_000_000, 128
-    assert rows * dim > 2**31
-    zeros = arrays.cupy.zeros if arrays.kind == "cupy" else np.zeros
-    table = zeros((rows, dim), np.float16)
-    state = zeros((rows,), np.float32)
-    ids = arrays.to(np.array([[0, rows - 1], [rows - 2, rows - 1]]))
-    output, grad = zeros((2, dim), np.float16), arrays.to(np.ones((2, dim), np.float16))
-    update = native.EmbeddingBagUpdate(
-        [table], [[state]], [ids], [None], [None], [0], ["sum"], [None], [grad], {"name": "rowwise_adagrad"}
-    )
-    workspace = zeros((update.workspace_bytes,), np.uint8) if update.workspace_bytes else None
-    update.step(learning_rate=1.0, step=0, workspace=workspace)
-    native.embedding_bag_forward([table], [ids], [None], [None], [0], ["sum"], [None], [output])
-    np.testing.assert_allclose(arrays.back(table[[0, rows - 2, rows - 1]]), -1.0, rtol=2e-3)
-    np.testing.assert_allclose(arrays.back(output), -2.0, rtol=2e-3)
-    np.testing.assert_allclose(arrays.back(state[[0, rows - 2, rows - 1]]), [1.0, 1.0, 4.0], rtol=1e-6)
-    assert not arrays.back(table[1:1000]).any()
-    assert not arrays.back(table[rows - 1000 : rows - 2]).any()
