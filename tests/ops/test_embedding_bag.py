@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from bag_data import DIMS, assert_close, random_case
+from bag_data import DIMS, NUMPY_DTYPES, assert_close, random_case
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -202,19 +202,21 @@ def test_gradient_repeats_bit_for_bit(rng, device):
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_bags(data):
-    """hypothesis over tables, sharing, lengths, padding and combiners, on the CPU."""
+    """hypothesis over tables, their dtype, sharing, lengths, padding and combiners, on the CPU."""
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     shapes = data.draw(st.lists(st.tuples(st.integers(1, 30), st.integers(1, 40)), min_size=1, max_size=4))
     features = data.draw(st.lists(st.integers(0, len(shapes) - 1), min_size=1, max_size=6))
+    dtype = data.draw(st.sampled_from(sorted(NUMPY_DTYPES)))
     case = random_case(
         rng,
         shapes,
         sorted(features, key=lambda _: rng.random()),
         num_bags=data.draw(st.integers(0, 20)),
         max_ids=data.draw(st.integers(0, 12)),
+        dtype=dtype,
         combiners=tuple(data.draw(st.permutations(("sum", "mean", "sqrtn", "max")))),
     )
-    check(case, "cpu", "float32", rng)
+    check(case, "cpu", dtype, rng)
 
 
 # ---- 3. gradients ----

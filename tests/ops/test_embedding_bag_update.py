@@ -198,11 +198,15 @@ def test_wrong_arguments():
     features=st.lists(st.integers(0, 2), min_size=1, max_size=4),
     num_bags=st.integers(0, 20),
     max_ids=st.integers(1, 12),
+    dtype=st.sampled_from(sorted(NUMPY_DTYPES)),
     name=st.sampled_from(RULES),
+    clip_norm=st.sampled_from([0.0, 0.1, 2.0]),
+    weight_decay=st.sampled_from([0.0, 0.3]),
+    l2=st.sampled_from([0.0, 0.02]),
     seed=st.integers(0, 2**16),
 )
-def test_random_tables_and_bags(shapes, features, num_bags, max_ids, name, seed):
-    case = random_case(
-        np.random.default_rng(seed), shapes, [f % len(shapes) for f in features], num_bags, max_ids, same_bags=False
-    )
-    step_and_check(case, UpdateRule(name, momentum=0.5), steps=1, graph=False, seed=seed)
+def test_random_tables_and_bags(shapes, features, num_bags, max_ids, dtype, name, clip_norm, weight_decay, l2, seed):
+    of = [f % len(shapes) for f in features]
+    case = random_case(np.random.default_rng(seed), shapes, of, num_bags, max_ids, dtype, same_bags=False)
+    rule = UpdateRule(name, momentum=0.5, clip_norm=clip_norm, weight_decay=weight_decay, l2=l2)
+    step_and_check(case, rule, steps=1, graph=False, seed=seed)
