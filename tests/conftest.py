@@ -7,7 +7,7 @@ import pathlib
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # NVTabular 23.8 beside dask of 2024: to be set before dask.dataframe is imported.
@@ -55,6 +55,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(params=["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])
 def device(request: pytest.FixtureRequest) -> str:
     return request.param
+
+
+@pytest.fixture
+def on_device(device: str) -> Iterator[str]:
+    """Runs the test's TensorFlow on a device, with a GPU's float32 products in float32: so they compare with a CPU's."""
+    import tensorflow as tf
+
+    tf32 = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    with tf.device(f"/{device}:0"):
+        yield device
+    tf.config.experimental.enable_tensor_float_32_execution(tf32)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import merlin_models.tf as ml
 CATEGORICAL = SCHEMA.select_by_name(["userId", "movieId", "genres"])
 
 
+@pytest.mark.usefixtures("on_device")
 def test_interactions_by_hand():
     block = ml.DLRMBlock(SCHEMA, bottom_block=ml.MLPBlock([3]))
     output = np.asarray(block(batch()))

@@ -68,6 +68,7 @@ def test_a_layer_as_combiner():
     np.testing.assert_allclose(masked(RAGGED), expected, rtol=1e-6)
 
 
+@pytest.mark.usefixtures("on_device")
 def test_l2_of_the_batch():
     table = ml.EmbeddingTable(4, MOVIE, l2_batch_regularization_factor=0.5)
     out = table(np.array([1, 1]))
@@ -143,6 +144,7 @@ def test_saving(tmp_path, combiner):
     np.testing.assert_array_equal(again.predict(LISTS, verbose=0), model.predict(LISTS, verbose=0))
 
 
+@pytest.mark.usefixtures("on_device")
 def test_a_table_trains_by_rows():
     class Model(ml.RowSparseTraining, keras.Model):
         def __init__(self):

@@ -16,6 +16,7 @@ def randomize(layer, rng):
         weight.assign(rng.normal(size=weight.shape))
 
 
+@pytest.mark.usefixtures("on_device")
 @pytest.mark.parametrize("rank", [None, 3])
 def test_cross(rng, rank):
     x = rng.normal(size=(5, 7)).astype(np.float32)
@@ -58,6 +59,7 @@ def test_wrong_options():
         ml.DenseResidualBlock(normalization="layer")
 
 
+@pytest.mark.usefixtures("on_device")
 def test_dense_residual(rng):
     x = rng.normal(size=(6, 5)).astype(np.float32)
     block = ml.DenseResidualBlock(normalization=None, depth=2, activation="tanh", low_rank_dim=2)
@@ -75,6 +77,7 @@ def test_dense_residual(rng):
     assert ml.DenseResidualBlock.from_config(full.get_config()).get_config() == full.get_config()
 
 
+@pytest.mark.usefixtures("on_device")
 def test_factorization_machine(rng):
     x = rng.normal(size=(4, 5, 3)).astype(np.float32)
     expected = sum(x[:, i].astype(np.float64) * x[:, j] for i in range(5) for j in range(i))
@@ -83,6 +86,7 @@ def test_factorization_machine(rng):
         ml.FMPairwiseInteraction()(x[:, :, 0])
 
 
+@pytest.mark.usefixtures("on_device")
 @pytest.mark.parametrize("kind", [None, "field_all", "field_each", "field_interaction"])
 @pytest.mark.parametrize("self_interaction", [False, True])
 def test_dot_product_interaction(rng, kind, self_interaction):

@@ -22,6 +22,7 @@ def compiled(**kwargs):
     return model
 
 
+@pytest.mark.usefixtures("on_device")
 def test_tables_are_stepped_by_rows_by_default():
     model = compiled(optimizer="adam")
     assert isinstance(model.optimizer, RowSparse)
@@ -78,38 +79,41 @@ def test_other_optimizers_for_tables():
         {"optimizer": lambda: keras.optimizers.RMSprop(keras.optimizers.schedules.ExponentialDecay(0.01, 3, 0.5))},
     ],
 )
-def test_resumed_training_is_equal_to_the_bit(tmp_path, options):
+def test_resumed_training_goes_on_as_if_not_stopped(tmp_path, on_device, options):
+    """To the bit on a CPU; on a GPU the sums of dense layers, and of Keras' dense gradients, differ from run to run."""
+
     def make(optimizer, **options):
         return compiled(optimizer=optimizer if isinstance(optimizer, str) else optimizer(), **options)
 
-    with keras.device("cpu:0"):  # on a GPU the sums of dense layers are not the same in every run
-        whole = make(**options)
-        fit(whole, epochs=2)
-        half = make(**options)
-        fit(half)
-        half.save(tmp_path / "half.keras")
-        resumed = keras.models.load_model(tmp_path / "half.keras")
-        assert type(resumed.optimizer) is type(half.optimizer)
-        assert int(resumed.optimizer.iterations) == int(half.optimizer.iterations) > 0
-        for one, other in zip(half.optimizer.variables, resumed.optimizer.variables, strict=True):
-            assert np.array_equal(one.numpy(), other.numpy()), one.path
-        fit(resumed)
-        for one, other in zip(
-            whole.weights + whole.optimizer.variables, resumed.weights + resumed.optimizer.variables, strict=True
-        ):
-            assert np.array_equal(one.numpy(), other.numpy()), one.path
+    whole = make(**options)
+    fit(whole, epochs=2)
+    half = make(**options)
+    fit(half)
+    half.save(tmp_path / "half.keras")
+    resumed = keras.models.load_model(tmp_path / "half.keras")
+    assert type(resumed.optimizer) is type(half.optimizer)
+    assert int(resumed.optimizer.iterations) == int(half.optimizer.iterations) > 0
+    for one, other in zip(half.optimizer.variables, resumed.optimizer.variables, strict=True):
+        assert np.array_equal(one.numpy(), other.numpy()), one.path
+    fit(resumed)
+    tolerance = 0 if on_device == "cpu" else 1e-4
+    for one, other in zip(
+        whole.weights + whole.optimizer.variables, resumed.weights + resumed.optimizer.variables, strict=True
+    ):
+        np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=tolerance, atol=tolerance, err_msg=one.path)
 
 
-def test_resume_with_a_checkpoint_of_the_optimizer(tmp_path):
+def test_resume_with_a_checkpoint_of_the_optimizer(tmp_path, on_device):
     model = compiled(optimizer="adagrad")
     fit(model)
     checkpoint = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")
     fit(model, epochs=1, callbacks=[checkpoint])
     loaded = keras.models.load_model(tmp_path / "1.keras")
     logs = [m.fit(*ratings(256), batch_size=64, shuffle=False, verbose=0).history["loss"] for m in (model, loaded)]
-    assert logs[0] == logs[1]
+    assert logs[0] == (logs[1] if on_device == "cpu" else pytest.approx(logs[1], rel=1e-5))
 
 
+@pytest.mark.usefixtures("on_device")
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision(policy):
     keras.config.set_dtype_policy(policy)

@@ -66,6 +66,7 @@ def test_two_way_recurrent_layers_learn_masked_items(rng, tmp_path):
     )
 
 
+@pytest.mark.usefixtures("on_device")
 def test_a_causal_transformer_learns_next_items(rng, tmp_path):
     model = model_of(ml.GPT2Block(16, 2, 1, dropout=0.0))
     model.compile(keras.optimizers.Adam(0.03))

@@ -10,6 +10,7 @@ import numpy as np
 from merlin_models.ops import embedding_bag_reference
 
 NUMPY_DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
+DIMS = (1, 4, 7, 16, 33, 64, 100, 128, 256, 1024)  # of one part and of several, in vectors and with odd ends
 # Relative to the largest value: one rounding of the stored type, and float32 sums.
 TOLERANCE = {"float32": 2e-6, "float16": 1e-3, "bfloat16": 8e-3}
 

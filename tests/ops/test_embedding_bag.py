@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from bag_data import assert_close, random_case
+from bag_data import DIMS, NUMPY_DTYPES, assert_close, random_case
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -139,7 +139,7 @@ def test_grouped(rng, device, dtype, ids_dtype, num_bags):
     check(case, device, dtype, rng)
 
 
-@pytest.mark.parametrize("dim", [1, 4, 7, 16, 33, 64, 100, 128, 256, 1024])
+@pytest.mark.parametrize("dim", DIMS)
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_dims(rng, device, dim, dtype):
     check(random_case(rng, [(40, dim)], [0, 0, 0, 0], 17, dtype=dtype), device, dtype, rng)
@@ -170,12 +170,13 @@ def test_features_with_their_own_batch(rng, device):
 
 
 @pytest.mark.parametrize("combiner", ["sum", "mean", "max"])
-def test_one_very_long_bag_and_one_hot_row(rng, device, combiner):
-    case = random_case(rng, [(60, 32)], [0, 0], 5, max_ids=4, combiners=(combiner,), weighted=False, padding=False)
+@pytest.mark.parametrize("dim", DIMS)
+def test_one_very_long_bag_and_one_hot_row(rng, device, dim, combiner):
+    case = random_case(rng, [(60, dim)], [0, 0], 5, max_ids=4, combiners=(combiner,), weighted=False, padding=False)
     long = np.concatenate([np.full(9_000, 3), rng.integers(0, 60, 1_000)])
     case.values[0] = np.concatenate([long, case.values[0]])
     case.row_splits[0] = np.concatenate([[0], case.row_splits[0] + len(long)]).astype(np.int64)
-    grads = [rng.normal(size=(len(s) - 1, 32)).astype(np.float32) for s in case.row_splits]
+    grads = [rng.normal(size=(len(s) - 1, dim)).astype(np.float32) for s in case.row_splits]
     outputs, (table_grad,), _ = run(case, device, grads)
     expected, (expected_grad,), _ = case.reference(grads)
     assert_close(outputs[0], expected[0], "float32", "output", scale=10)
@@ -201,19 +202,21 @@ def test_gradient_repeats_bit_for_bit(rng, device):
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_bags(data):
-    """hypothesis over tables, sharing, lengths, padding and combiners, on the CPU."""
+    """hypothesis over tables, their dtype, sharing, lengths, padding and combiners, on the CPU."""
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     shapes = data.draw(st.lists(st.tuples(st.integers(1, 30), st.integers(1, 40)), min_size=1, max_size=4))
     features = data.draw(st.lists(st.integers(0, len(shapes) - 1), min_size=1, max_size=6))
+    dtype = data.draw(st.sampled_from(sorted(NUMPY_DTYPES)))
     case = random_case(
         rng,
         shapes,
         sorted(features, key=lambda _: rng.random()),
         num_bags=data.draw(st.integers(0, 20)),
         max_ids=data.draw(st.integers(0, 12)),
+        dtype=dtype,
         combiners=tuple(data.draw(st.permutations(("sum", "mean", "sqrtn", "max")))),
     )
-    check(case, "cpu", "float32", rng)
+    check(case, "cpu", dtype, rng)
 
 
 # ---- 3. gradients ----

@@ -7,7 +7,7 @@ import os
 
 import numpy as np
 import pytest
-from bag_data import assert_close, random_case
+from bag_data import DIMS, assert_close, random_case
 
 from merlin_models import _native
 
@@ -313,6 +313,28 @@ def test_long_bags_and_hot_rows(rng, arrays, dtype, dim):
         dense = np.zeros(case.tables[t].shape)
         dense[arrays.back(ids[t])[:count]] = arrays.back(rows[t])[:count]
         assert_close(dense, expected_tables[t], dtype, f"gradient of table {t}", scale=10)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("dim", DIMS)
+def test_a_bag_of_10000_ids(rng, arrays, dim, dtype):
+    """Between a short and an empty one, by each combiner, over rows of which none is hot; and alone."""
+    if dtype == "bfloat16" and arrays.kind != "numpy":
+        pytest.skip("CuPy and PyTorch's from_numpy have no bfloat16; test_embedding_bag.py has it in TensorFlow")
+    lengths = [3, 10_000, 0]
+    case = random_case(rng, [(2000, dim)], [0, 0, 0, 0], 3, dtype=dtype, padding=False)
+    for f, combiner in enumerate(case.combiners):
+        case.values[f], case.row_splits[f] = rng.integers(0, 2000, sum(lengths)), np.cumsum([0, *lengths])
+        case.weights[f] = rng.uniform(0.5, 1.5, sum(lengths)).astype(np.float32) if combiner == "sqrtn" else None
+        case.dense[f] = False
+    # Alone as a dense block, which has no row_splits.
+    case.values[3], case.row_splits[3], case.dense[3] = case.values[3][3:10_003], np.array([0, 10_000]), True
+    outputs = [arrays.to(np.full((len(s) - 1, dim), np.nan, case.tables[0].dtype)) for s in case.row_splits]
+    native.embedding_bag_forward(**arguments(case, arrays), outputs=outputs)
+    expected, *_ = case.reference()
+    for output, e, combiner in zip(outputs, expected, case.combiners, strict=True):
+        size = np.abs(e).max(axis=1, keepdims=True) + (np.abs(e).max(axis=1, keepdims=True) == 0)
+        assert_close(arrays.back(output) / size, e / size, dtype, combiner, scale=10 if dtype == "float32" else 1)
 
 
 @pytest.mark.gpu

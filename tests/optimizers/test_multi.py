@@ -10,6 +10,8 @@ import tensorflow as tf
 import merlin_models.tf as ml
 from merlin_models.optimizers import SGD, Adagrad, RowSparse, keras_like, rule_like
 
+on_device = pytest.mark.usefixtures("on_device")
+
 SCHEMA = ml.Schema(
     [ml.ColumnSchema.create_categorical(name, rows) for name, rows in (("large", 49), ("small", 9), ("other", 9))]
 )
@@ -55,6 +57,7 @@ def gradients(model, features, targets):
     return {name: tf.convert_to_tensor(grad).numpy() for name, grad in zip(values(model), grads, strict=True)}
 
 
+@on_device
 @pytest.mark.parametrize("recorded", [True, False])
 def test_a_step_by_hand(recorded):
     (features, targets), model = batch(), model_with(three, run_eagerly=True)
@@ -89,6 +92,7 @@ def test_tables_have_the_state_of_their_rule():
     assert [int(part.iterations) for part in optimizer.parts] == [1, 1, 1, 1]
 
 
+@on_device
 def test_rows_outside_of_the_batch_do_not_move():
     (features, targets), model = batch(), model_with(three, run_eagerly=True)
     model.fit(features, targets, verbose=0)
@@ -112,25 +116,27 @@ def test_no_gradient_of_a_table_is_computed(monkeypatch):
 
 
 @pytest.mark.parametrize("train_first", [True, False])
-def test_resumed_training_is_equal_to_the_bit(tmp_path, train_first):
+def test_resumed_training_goes_on_as_if_not_stopped(tmp_path, on_device, train_first):
+    """To the bit on a CPU; on a GPU the sums of dense layers are not the same in every run."""
     data = batch(64)
     options = {"batch_size": 16, "shuffle": False, "verbose": 0}
-    with keras.device("cpu:0"):
-        whole, half = model_with(three), model_with(three)
-        if train_first:
-            whole.fit(*data, **options)
-            half.fit(*data, **options)
-        half.save(tmp_path / "half.keras")
-        resumed = keras.models.load_model(tmp_path / "half.keras")
-        assert isinstance(resumed.optimizer, ml.MultiOptimizer)
+    whole, half = model_with(three), model_with(three)
+    if train_first:
         whole.fit(*data, **options)
-        resumed.fit(*data, **options)
-        for one, other in zip(
-            whole.weights + whole.optimizer.variables, resumed.weights + resumed.optimizer.variables, strict=True
-        ):
-            assert np.array_equal(one.numpy(), other.numpy()), one.path
+        half.fit(*data, **options)
+    half.save(tmp_path / "half.keras")
+    resumed = keras.models.load_model(tmp_path / "half.keras")
+    assert isinstance(resumed.optimizer, ml.MultiOptimizer)
+    whole.fit(*data, **options)
+    resumed.fit(*data, **options)
+    tolerance = 0 if on_device == "cpu" else 1e-4
+    for one, other in zip(
+        whole.weights + whole.optimizer.variables, resumed.weights + resumed.optimizer.variables, strict=True
+    ):
+        np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=tolerance, atol=tolerance, err_msg=one.path)
 
 
+@on_device
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision(policy, tmp_path):
     keras.config.set_dtype_policy(policy)

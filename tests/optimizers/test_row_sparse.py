@@ -5,11 +5,13 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from row_sparse_data import DIM, ROWS, Dense, Plain, Recorded, assert_same_weights, build, data, fit
+from row_sparse_data import DIM, ROWS, Dense, Plain, Recorded, assert_same_weights, build, data, fit, on_gpu
 
 from merlin_models import optimizers
 from merlin_models.layers import EmbeddingBag, EmbeddingBagCollection, FeatureConfig, TableConfig
 from merlin_models.optimizers import RowSparseTraining
+
+pytestmark = pytest.mark.usefixtures("on_device")
 
 
 @pytest.mark.parametrize("cls", [Recorded, Plain])
@@ -49,6 +51,16 @@ def test_equals_keras_where_every_step_touches_every_row(make):
     for model in models:
         model.fit(x, y, batch_size=64, epochs=5, shuffle=False, verbose=0)
     assert_same_weights(*models, tolerance=3e-5)
+
+
+@pytest.mark.parametrize("cls", [Recorded, Plain])
+def test_tables_are_stepped_where_they_are(device, cls):
+    model = build(cls, optimizers.RowSparse(keras.optimizers.Adam(0.01, gradient_accumulation_steps=2)))
+    fit(model)
+    table = model.bag.embeddings
+    held = [v for v in model.optimizer.variables if v.shape[:1] == (ROWS,)]  # two moments, gradients, what is touched
+    assert len(held) == 4
+    assert [on_gpu(variable) for variable in (table, *held)] == [device == "gpu"] * 5
 
 
 def test_lazy_rows_do_not_move():

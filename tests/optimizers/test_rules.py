@@ -1,11 +1,15 @@
-"""The rules of embedding tables: configuration, and what matches a Keras optimizer."""
+"""The rules of embedding tables: configuration, what matches a Keras optimizer, and a model trained by each."""
 
 from __future__ import annotations
 
 import keras
+import ml_dtypes
+import numpy as np
 import pytest
 
 from merlin_models import optimizers
+from merlin_models.layers import EmbeddingBag
+from merlin_models.ops import embedding_bag_update_reference
 
 
 @pytest.mark.parametrize(
@@ -80,3 +84,67 @@ def test_wrong_arguments():
         optimizers.RowSparse("sgd", embeddings="adam")
     with pytest.raises(ValueError, match=r"RowSparse takes optimizer, embeddings and name. Received: \['clipnorm'\]"):
         optimizers.RowSparse("sgd", clipnorm=1.0)
+
+
+class Rows(optimizers.RowSparseTraining, keras.Model):
+    """Means of three rows: with the loss ``products`` their gradient is known."""
+
+    def __init__(self, dtype):
+        super().__init__()
+        self.bag = EmbeddingBag(30, 8, combiner="mean", embeddings_dtype=dtype)
+
+    def call(self, ids):
+        return self.bag(ids)
+
+
+def products(y, outputs):
+    return keras.ops.sum(y * outputs, axis=-1)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [(np.float32, 6e-5), (np.float16, 6e-3), (ml_dtypes.bfloat16, 5e-2)],
+    ids=["float32", "float16", "bfloat16"],
+)
+@pytest.mark.parametrize(
+    "rule",
+    [
+        optimizers.SGD(0.1, l2=0.1),
+        optimizers.SGD(0.1, momentum=0.9),
+        optimizers.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=0.2),
+        optimizers.Adagrad(0.1),
+        optimizers.RowwiseAdagrad(0.1, clipnorm=0.05),
+        optimizers.LazyAdam(0.1, beta_1=0.8),
+        optimizers.LazyAdamW(0.1, weight_decay=0.2),
+        optimizers.RMSprop(0.1, rho=0.8),
+        optimizers.Ftrl(0.1, l1=0.01, l2=0.02),
+    ],
+    ids=lambda rule: rule.update_rule().name,
+)
+@pytest.mark.usefixtures("on_device")
+def test_a_model_is_trained_by_every_rule(rng, rule, dtype, tolerance):
+    """Four steps of ``fit`` against the reference, of tables of every dtype; rows 20 to 29 are in no batch."""
+    ids, y = rng.integers(0, 20, (32, 3)), rng.normal(size=(32, 8)).astype(np.float32)
+    keras.utils.set_random_seed(2)
+    model = Rows(np.dtype(dtype).name)
+    model(ids)
+    model.compile(optimizers.RowSparse("sgd", rule), loss=products)
+    first = keras.ops.convert_to_numpy(model.bag.embeddings).astype(np.float64)
+    table, update_rule = first, rule.update_rule()
+    slots = [np.full(slot.shape(30, 8), slot.initial_value) for slot in update_rule.slots()]
+    for step in range(4):
+        batch = slice(16 * (step % 2), 16 * (step % 2) + 16)
+        grad = np.zeros((30, 8))
+        given = (y[batch, None, :] / 16).astype(dtype)  # the layer's vectors, and so their gradients, are of this dtype
+        np.add.at(grad, ids[batch], given.astype(np.float64) / 3)
+        (table,), (slots,) = embedding_bag_update_reference(
+            [table], [slots], [grad], [np.unique(ids[batch])], update_rule, rule.learning_rate, step
+        )
+        table = table.astype(dtype).astype(np.float64)  # the next step begins from what is stored
+    model.fit(ids, y, batch_size=16, epochs=2, shuffle=False, verbose=0)
+    after = keras.ops.convert_to_numpy(model.bag.embeddings).astype(np.float64)
+    assert np.array_equal(after[20:], first[20:])
+    assert np.abs(after - table).max() <= tolerance * np.abs(table).max()
+    assert np.abs(table - first).max() > 5 * tolerance * np.abs(table).max()
+    for slot, expected in zip(model.optimizer.table_state(model.bag.embeddings), slots, strict=True):
+        assert np.abs(slot.numpy() - expected).max() <= tolerance * np.abs(expected).max(), slot.path

@@ -46,6 +46,7 @@ def reference(inputs, ids=None, temperature=1.0, normalize=True):
     return losses, (negatives > own[:, None]).sum(1)
 
 
+@pytest.mark.usefixtures("on_device")
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("temperature", [0.1, 1, 2])
 def test_loss_is_the_sum_of_rows(rng, temperature, normalize):
@@ -63,6 +64,7 @@ def test_by_hand():
     np.testing.assert_allclose(run(ml.ItemRetrievalTask(), inputs, np.array([7, 7])), 0, atol=1e-6)
 
 
+@pytest.mark.usefixtures("on_device")
 def test_ids_keep_all_their_bits(rng):
     """Ids that float32 or int32 would take for one."""
     inputs = vectors(rng, 3)
@@ -71,6 +73,7 @@ def test_ids_keep_all_their_bits(rng):
     np.testing.assert_allclose(run(ml.ItemRetrievalTask(), inputs, ids), losses.sum(), rtol=1e-5)
 
 
+@pytest.mark.usefixtures("on_device")
 @pytest.mark.parametrize(
     "targets", [np.array([1, 0, 1, 1, 0, 0, 1, 1, 1]), np.array([[0.5], [0], [1], [2], [0], [0], [1], [1], [1]])]
 )
@@ -98,6 +101,7 @@ def test_reductions(rng, reduction, divisor):
     )
 
 
+@pytest.mark.usefixtures("on_device")
 def test_metrics_are_those_of_the_scores(rng):
     inputs, ids = vectors(rng, 40, 3), rng.integers(0, 20, 40)
     _, rank = reference(inputs, ids)
@@ -118,6 +122,7 @@ def test_metrics_are_those_of_the_scores(rng):
         np.testing.assert_allclose(results[f"item_retrieval_task/{name}"], values.mean(), rtol=1e-5)
 
 
+@pytest.mark.usefixtures("on_device")
 def test_gradients(rng):
     inputs, ids = vectors(rng), rng.integers(1, 7, 9)
     task = ml.ItemRetrievalTask(softmax_temperature=0.5, learnable_temperature=True)
@@ -147,6 +152,7 @@ def test_the_learned_temperature_stays_above_its_least():
     np.testing.assert_allclose(task.temperature.value, 0.01, rtol=1e-5)
 
 
+@pytest.mark.usefixtures("on_device")
 def test_symmetric(rng):
     inputs = vectors(rng)
     losses = reference(inputs)[0] + reference({"query": inputs["item"], "item": inputs["query"]})[0]
@@ -172,6 +178,7 @@ def test_layers_before_and_after_the_normalization(rng):
     np.testing.assert_allclose(task(inputs), np.sum(query * item, 1, keepdims=True), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.usefixtures("on_device")
 @pytest.mark.parametrize("rows", [0, 1])
 def test_tiny_batches(rng, rows):
     inputs = vectors(rng, rows)
@@ -183,6 +190,7 @@ def test_tiny_batches(rng, rows):
     assert float(run(ml.ItemRetrievalTask(mean), inputs)) == 0
 
 
+@pytest.mark.usefixtures("on_device")
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision(rng, policy):
     inputs, ids = vectors(rng), rng.integers(1, 7, 9)
@@ -350,6 +358,7 @@ class TestNegatives:
             ml.ItemRetrievalTask(symmetric=True, samplers=["in-batch", ml.CachedUniformSampler(5)])
 
 
+@pytest.mark.usefixtures("on_device")
 @pytest.mark.parametrize("name", ["bpr", "bpr-max", "top1", "top1_v2", "top1-max", "logistic", "hinge"])
 def test_pairwise_losses(rng, name):
     """Beside the loss itself on the matrix of scores; all ids differ, so the pairs are those of the other columns."""
