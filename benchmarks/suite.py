@@ -54,8 +54,8 @@ PARTS = {
         optimizers={"cpu": "adagrad,rowwise_adagrad,adam", "cuda": "sgd,adagrad,rowwise_adagrad,adam"},
         quick="smoke_ragged,smoke_bf16",
     ),
-    "dot_interaction": Part(_DOT, {"cpu": "cpu", "cuda": "cuda"}, "forward,full"),
-    "lookup_interaction": Part(_DOT, {"cpu": "lookup_cpu", "cuda": "lookup"}, "forward", quick="smoke_lookup"),
+    "dot_interaction": Part(_DOT, {"cpu": "cpu", "cuda": "cuda,many"}, "forward,full"),
+    "lookup_interaction": Part(_DOT, {"cpu": "lookup_cpu", "cuda": "lookup"}, "forward,full", quick="smoke_lookup"),
     "inbatch_softmax": Part(_SOFTMAX, {"cpu": "cpu", "cuda": "bars,plain,large"}, "forward,full"),
     "loader": Part("benchmarks.loader.bench_loader", {"cpu": "cpu", "cuda": "cuda"}, "forward"),
     "dlrm": Part(

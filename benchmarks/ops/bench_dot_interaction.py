@@ -48,7 +48,9 @@ DEFAULT_CASES = {"cpu": ("cpu",), "cuda": ("cuda",)}
 
 PROVIDERS = {
     "merlin_native": "benchmarks.ops.dot_interaction_torch:MerlinNative",
+    "merlin_native_graph": "benchmarks.ops.dot_interaction_torch:MerlinNativeGraph",
     "merlin_native_two_ops": "benchmarks.ops.dot_interaction_torch:MerlinNativeTwoOps",
+    "merlin_native_two_ops_graph": "benchmarks.ops.dot_interaction_torch:MerlinNativeTwoOpsGraph",
     "merlin_native_float32": "benchmarks.ops.dot_interaction_torch:MerlinNativeFloat32",
     "torch": "benchmarks.ops.dot_interaction_torch:TorchBmm",
     "torch_compile": "benchmarks.ops.dot_interaction_torch:TorchCompile",

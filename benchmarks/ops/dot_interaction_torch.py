@@ -60,35 +60,49 @@ class MerlinNative(TorchProvider):
 
         self._native = native
         self._output, self._x_grad = self._torch.empty_like(self._grad), self._torch.empty_like(self._x)
-        threads = {"num_threads": environment.num_threads()}
-        if self._x.is_cuda:
-            threads["stream"] = self._torch.cuda.current_stream().cuda_stream
-        self._options = {"tf32": self.tf32, **threads}
+        self._pooled_grad = self._vectors = None
         if problem.rows:
             n = problem.features - 1
-            self._pooled_grad = self._x.new_empty((problem.batch, n * problem.dim))
+            if self._mode == "full":
+                self._pooled_grad = self._x.new_empty((problem.batch, n * problem.dim))
+                self._vectors = self._torch.empty_like(self._pooled_grad) if problem.case.hotness > 1 else None
             bags = {"tables": self._tables, "ids": self._ids, "table_of_feature": list(range(n))}
             self._bags = {**bags, "combiners": ["sum"] * n, "padding_ids": [None] * n}
-            self._lookup = {**self._bags, "row_splits": [None] * n, "weights": [None] * n, **threads}
 
     def held_bytes(self) -> int:
-        return self._output.nbytes + (self._x_grad.nbytes if self._mode == "full" else 0)
+        of_full = [self._x_grad] if self._mode == "full" else []
+        arrays = [self._output, *of_full, self._pooled_grad, self._vectors]
+        return sum(array.nbytes for array in arrays if array is not None)
 
-    def forward(self, i: int) -> Any:
+    def where(self) -> dict[str, int]:
+        """The threads, and the stream that PyTorch uses now: another one while a graph is captured."""
+        stream = {"stream": self._torch.cuda.current_stream().cuda_stream} if self._x.is_cuda else {}
+        return {"num_threads": environment.num_threads(), **stream}
+
+    def launch(self) -> Any:
+        options = {"tf32": self.tf32, **self.where()}
         if self._problem.rows:
-            self._native.lookup_interaction_forward(**self._bags, output=self._output, first=self._x, **self._options)
+            self._native.lookup_interaction_forward(**self._bags, output=self._output, first=self._x, **options)
         else:
-            self._native.dot_interaction_forward([self._x], self._output, **self._options)
+            self._native.dot_interaction_forward([self._x], self._output, **options)
         return self._output
 
-    def full(self, i: int, g: int) -> Any:
-        self.forward(i)
+    def launch_with_gradient(self) -> Any:
+        options = {"tf32": self.tf32, **self.where()}
+        self.launch()
         if self._problem.rows:
-            grads = {"pooled_grad": self._pooled_grad, "first": self._x, "first_grad": self._x_grad}
-            self._native.lookup_interaction_grad(**self._bags, grad=self._grad, **grads, **self._options)
+            arrays = {"first": self._x, "grad": self._grad, "vectors": self._vectors}
+            grads = {"pooled_grad": self._pooled_grad, "first_grad": self._x_grad}
+            self._native.lookup_interaction_grad(**self._bags, **arrays, **grads, **options)
             return self._x_grad, self._pooled_grad
-        self._native.dot_interaction_grad([self._x], self._grad, [self._x_grad], **self._options)
+        self._native.dot_interaction_grad([self._x], self._grad, [self._x_grad], **options)
         return self._x_grad
+
+    def forward(self, i: int) -> Any:
+        return self.launch()
+
+    def full(self, i: int, g: int) -> Any:
+        return self.launch_with_gradient()
 
     def gradients(self, results: Any) -> np.ndarray:
         if not self._problem.rows:
@@ -108,20 +122,62 @@ class MerlinNativeTwoOps(MerlinNative):
 
     def prepare(self, problem: Any) -> None:
         super().prepare(problem)
-        shape = (problem.batch, problem.features - 1, problem.dim)
-        self._pooled = self._torch.empty_like(self._pooled_grad)
-        self._features = [self._x, self._pooled.view(shape)]
-        self._grads = [self._x_grad, self._pooled_grad.view(shape)]
+        n = problem.features - 1
+        self._vectors = self._x.new_empty((problem.batch, n * problem.dim))
+        self._lookup = {**self._bags, "row_splits": [None] * n, "weights": [None] * n, "outputs": [self._vectors]}
+        shape = (problem.batch, n, problem.dim)
+        self._features = [self._x, self._vectors.view(shape)]
+        if self._mode == "full":
+            self._grads = [self._x_grad, self._pooled_grad.view(shape)]
+
+    def launch(self) -> Any:
+        where = self.where()
+        self._native.embedding_bag_forward(**self._lookup, **where)
+        self._native.dot_interaction_forward(self._features, self._output, tf32=self.tf32, **where)
+        return self._output
+
+    def launch_with_gradient(self) -> Any:
+        self.launch()
+        self._native.dot_interaction_grad(self._features, self._grad, self._grads, tf32=self.tf32, **self.where())
+        return self._x_grad, self._pooled_grad
+
+
+class _Replayed(MerlinNative):
+    """The same launches replayed as a CUDA graph: without it, small cases measure the exchange of arrays by DLPack."""
+
+    def unsupported(self, case: Any, device: str, mode: str, optimizer: str) -> str:
+        return super().unsupported(case, device, mode, optimizer) if device == "cuda" else "CUDA graphs need a GPU"
+
+    def prepare(self, problem: Any) -> None:
+        super().prepare(problem)
+        self._results = self._run()
+        self._torch.cuda.synchronize()
+        self._graph = self._torch.cuda.CUDAGraph()
+        with self._torch.cuda.graph(self._graph):
+            self._run()
+
+    def _run(self) -> Any:
+        return self.launch_with_gradient() if self._mode == "full" else self.launch()
 
     def forward(self, i: int) -> Any:
-        self._native.embedding_bag_forward(**self._lookup, outputs=[self._pooled])
-        self._native.dot_interaction_forward(self._features, self._output, **self._options)
+        self._graph.replay()
         return self._output
 
     def full(self, i: int, g: int) -> Any:
-        self.forward(i)
-        self._native.dot_interaction_grad(self._features, self._grad, self._grads, **self._options)
-        return self._x_grad, self._pooled_grad
+        self._graph.replay()
+        return self._results
+
+
+class MerlinNativeGraph(_Replayed):
+    """The kernels alone, as a CUDA graph."""
+
+    name = "merlin_native_graph"
+
+
+class MerlinNativeTwoOpsGraph(_Replayed, MerlinNativeTwoOps):
+    """One op that looks up and one that multiplies, as a CUDA graph."""
+
+    name = "merlin_native_two_ops_graph"
 
 
 class MerlinNativeFloat32(MerlinNative):

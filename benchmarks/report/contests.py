@@ -21,6 +21,7 @@ FAMILIES = {
     "ours, XLA around it": ("merlin_tf_clustered",),
     "ours, 8 steps a call": ("merlin_tf_loop",),
     "ours, two ops": ("merlin_tf_two_ops",),
+    "ours, the kernels of two ops": ("merlin_native_two_ops", "merlin_native_two_ops_graph"),
     "ours, two ops, 8 steps a call": ("merlin_tf_two_ops_loop",),
     "ours, portable": ("merlin_tf_portable",),
     "ours, called": ("merlin_tf_call",),

@@ -6,6 +6,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "common/check.h"
 #include "common/dtypes.h"
@@ -68,15 +69,12 @@ __device__ __forceinline__ Pack<T, N> LoadConstIf(const T* from, bool wanted) {
 }
 // N elements in as many pieces of up to 16 bytes as they need, or zeros; the caches need not keep them.
 template <typename T, int N>
-__device__ __forceinline__ void LoadOnceIf(const T* from, bool wanted, T (&to)[N]) {
+__device__ __forceinline__ void LoadOnceIf(const T* from, bool wanted, Pack<T, N>* to) {
   constexpr int kPiece = N * sizeof(T) > 16 ? 16 / static_cast<int>(sizeof(T)) : N;
   using W = typename Word<kPiece * sizeof(T)>::type;
 #pragma unroll
   for (int k = 0; k < N; k += kPiece) {
-    const W word = __ldcs(FromZerosUnless(wanted, reinterpret_cast<const W*>(from + k)));
-    const auto piece = *reinterpret_cast<const Pack<T, kPiece>*>(&word);
-#pragma unroll
-    for (int i = 0; i < kPiece; ++i) to[k + i] = piece.item[i];
+    *reinterpret_cast<W*>(to->item + k) = __ldcs(FromZerosUnless(wanted, reinterpret_cast<const W*>(from + k)));
   }
 }
 template <typename T, int N>
@@ -94,6 +92,18 @@ __device__ __forceinline__ void Store(const Pack<T, N>& pack, T* to) {
 __device__ __forceinline__ float AsFloat(float value) { return value; }
 __device__ __forceinline__ float AsFloat(__half value) { return __half2float(value); }
 __device__ __forceinline__ float AsFloat(__nv_bfloat16 value) { return __bfloat162float(value); }
+
+// Element k of a pack. Of bfloat16 by the word that holds two of them: from its 16 bits alone the upper one takes a
+// register more, filled as soon as the word is there, and loads that should be under way by then wait behind that.
+template <typename T, int N>
+__device__ __forceinline__ float FloatAt(const Pack<T, N>& pack, int k) {
+  if constexpr (std::is_same_v<T, __nv_bfloat16> && N % 2 == 0) {
+    const uint32_t word = reinterpret_cast<const uint32_t*>(pack.item)[k / 2];
+    return __uint_as_float(k % 2 ? word & 0xffff0000u : word << 16);
+  } else {
+    return AsFloat(pack.item[k]);
+  }
+}
 
 template <typename T>
 __device__ __forceinline__ T RoundTo(float value);

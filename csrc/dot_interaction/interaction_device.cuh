@@ -137,8 +137,10 @@ __device__ __forceinline__ uint32_t WordOf(const uint4& chunk, int i) {
 
 // ---- where rows come from ----
 
-// Rows that lie in memory as they are, sample after sample. A lane has the rows of kRows features; begin with Start,
-// then Next for every sample.
+// A lane has the rows of kRows features of a sample; begin with Start, then Next for every sample. Row says where one
+// of them is, and Chunk reads 16 bytes there; all lanes of a warp ask together.
+
+// Rows that lie in memory as they are, sample after sample.
 template <typename T, int kRows, bool kVector>
 struct DenseRows {
   using Element = T;
@@ -163,8 +165,9 @@ struct DenseRows {
 #pragma unroll
     for (int r = 0; r < kRows; ++r) row[r] = row[r] == nullptr ? nullptr : row[r] + step * stride[r];
   }
-  __device__ __forceinline__ uint4 Chunk(const InteractionArgs& args, int r, int column) const {
-    return LoadChunk<T, kVector>(row[r], column, args.dim);
+  __device__ __forceinline__ const char* Row(int r) const { return row[r]; }
+  __device__ __forceinline__ uint4 Chunk(const InteractionArgs& args, const char* from, int, int column) const {
+    return LoadChunk<T, kVector>(from, column, args.dim);
   }
 };
 
@@ -200,98 +203,52 @@ __device__ __forceinline__ const char* RowOf(const InteractionArgs& args, const 
   return place.base + static_cast<uint64_t>(id) * place.stride;
 }
 
-// Rows of tables, one id a sample; features without ids are as in DenseRows. The next sample's ids are under way while
-// this one's rows are.
+// Rows of tables, one id a sample; features without ids are as in DenseRows. Each lane of the warp looks after one
+// feature: it keeps the feature's place, reads its ids and finds its rows, and the lanes that load a row ask for it.
+// (Lanes that look at the places of the rows that they load wait: eight places at once are eight reads of constants.)
+// The next sample's ids are under way while this one's rows are.
 template <typename T, typename Table, int kRows>
 struct OneHotRows {
   using Element = T;
   static constexpr bool kStartIsCheap = false;
-  const char* row[kRows];
-  int64_t next_id[kRows];
-  int feature[kRows];
-  bool is_table[kRows];
+  int feature[kRows];  // of this lane's rows, and the lanes that look after them
+  // Of the feature that this lane looks after:
+  RowPlace own;     // base is null if there is none
+  const char* row;  // of this sample
+  int64_t next_id;
 
   template <typename FeatureOf>
   __device__ __forceinline__ void Start(const InteractionArgs& args, int64_t sample, int64_t step,
                                         FeatureOf&& feature_of) {
 #pragma unroll
     for (int r = 0; r < kRows; ++r) feature[r] = feature_of(r);
-    FetchIds(args, sample);
+    const int lane = threadIdx.x % kWarp;
+    own = RowPlace{};
+    if (lane < args.features) own = args.place[lane];
+    FetchId(args, sample);
     Point(args, sample);
-    FetchIds(args, sample + step);
+    FetchId(args, sample + step);
   }
   __device__ __forceinline__ void Next(const InteractionArgs& args, int64_t sample, int64_t step) {
     Point(args, sample + step);
-    FetchIds(args, sample + 2 * step);
+    FetchId(args, sample + 2 * step);
   }
-  __device__ __forceinline__ void FetchIds(const InteractionArgs& args, int64_t sample) {
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      if (feature[r] >= args.features || sample >= args.batch) continue;
-      const RowPlace& place = args.place[feature[r]];
-      if (place.ids != nullptr) next_id[r] = IdAt(args, place, sample);
-    }
+  __device__ __forceinline__ void FetchId(const InteractionArgs& args, int64_t sample) {
+    if (own.ids != nullptr && sample < args.batch) next_id = IdAt(args, own, sample);
   }
   __device__ __forceinline__ void Point(const InteractionArgs& args, int64_t sample) {
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      row[r] = nullptr;
-      is_table[r] = false;
-      if (feature[r] >= args.features || sample >= args.batch) continue;
-      const RowPlace& place = args.place[feature[r]];
-      is_table[r] = place.ids != nullptr;
-      row[r] = is_table[r] ? RowOf(args, place, next_id[r]) : place.base + sample * place.stride;
-    }
+    row = nullptr;
+    if (own.base == nullptr || sample >= args.batch) return;
+    row = own.ids == nullptr ? own.base + sample * own.stride : RowOf(args, own, next_id);
   }
-  __device__ __forceinline__ uint4 Chunk(const InteractionArgs& args, int r, int column) const {
-    if constexpr (!std::is_same_v<T, Table>) {
-      if (!is_table[r]) return LoadChunk<T, true>(row[r], column, args.dim);
-    }
-    return LoadConverted<T, Table>(row[r], column, args.dim);
+  __device__ __forceinline__ const char* Row(int r) const {
+    return reinterpret_cast<const char*>(__shfl_sync(kAllLanes, reinterpret_cast<uintptr_t>(row), feature[r]));
   }
-};
-
-// Rows of tables pooled: a few ids a sample, summed in float in their order, scaled and rounded as embedding_bag does.
-template <typename T, typename Table, int kRows>
-struct PooledRows {
-  using Element = T;
-  static constexpr bool kStartIsCheap = false;
-  int64_t sample;
-  int feature[kRows];
-
-  template <typename FeatureOf>
-  __device__ __forceinline__ void Start(const InteractionArgs&, int64_t first, int64_t, FeatureOf&& feature_of) {
-    sample = first;
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) feature[r] = feature_of(r);
-  }
-  __device__ __forceinline__ void Next(const InteractionArgs&, int64_t, int64_t step) { sample += step; }
-  __device__ __forceinline__ uint4 Chunk(const InteractionArgs& args, int r, int column) const {
-    if (feature[r] >= args.features || sample >= args.batch || column >= args.dim) return make_uint4(0, 0, 0, 0);
-    const RowPlace& place = args.place[feature[r]];
-    if (place.ids == nullptr) return LoadChunk<T, true>(place.base + sample * place.stride, column, args.dim);
-    if (place.hotness == 1) {
-      return LoadConverted<T, Table>(RowOf(args, place, IdAt(args, place, sample)), column, args.dim);
+  __device__ __forceinline__ uint4 Chunk(const InteractionArgs& args, const char* from, int r, int column) const {
+    if constexpr (!std::is_same_v<T, Table>) {  // only the first feature may have no table
+      if (feature[r] == 0 && args.place[0].ids == nullptr) return LoadChunk<T, true>(from, column, args.dim);
     }
-    constexpr int kElements = 16 / sizeof(T);
-    float total[kElements] = {}, count = 0.0f;
-    for (int k = 0; k < place.hotness; ++k) {
-      const char* row = RowOf(args, place, IdAt(args, place, sample * place.hotness + k));
-      if (row == nullptr) continue;
-      count += 1.0f;
-      constexpr int kPack = 16 / sizeof(Table);
-#pragma unroll
-      for (int part = 0; part < kElements; part += kPack) {
-        const Pack<Table, kPack> pack = LoadConst<Table, kPack>(reinterpret_cast<const Table*>(row) + column + part);
-#pragma unroll
-        for (int e = 0; e < kPack; ++e) total[part + e] += AsFloat(pack.item[e]);
-      }
-    }
-    const float scale = ScaleOf(place.combiner, count, count);
-    T item[kElements];
-#pragma unroll
-    for (int e = 0; e < kElements; ++e) item[e] = RoundTo<T>(total[e] * scale);
-    return *reinterpret_cast<const uint4*>(item);
+    return LoadConverted<T, Table>(from, column, args.dim);
   }
 };
 

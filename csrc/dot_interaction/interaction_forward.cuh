@@ -73,6 +73,36 @@ __device__ __forceinline__ void Flush(const char* staged, char* to, int bytes, i
   }
 }
 
+// Lays the packed row of a sample out in shared memory and writes it.
+template <typename T, int kTiles>
+__device__ __forceinline__ void WriteProducts(const InteractionArgs& args, const float (&total)[kTiles][2 * kTiles][4],
+                                              const T* first_row, T* to, char* staging, int lane) {
+  const int group = lane / 4, quad = lane % 4;
+  const Pairs pairs{args.features, args.self ? 1 : 0, args.lower};
+  const int first_pair = args.concat_first ? args.dim : 0;
+  const int shift = static_cast<int>(reinterpret_cast<uintptr_t>(to) & 15);
+  T* const staged = reinterpret_cast<T*>(staging + shift);
+  if (args.concat_first) {
+    for (int d = lane; d < args.dim; d += kWarp) staged[d] = __ldg(first_row + d);
+  }
+#pragma unroll
+  for (int m = 0; m < kTiles; ++m) {
+#pragma unroll
+    for (int n = 0; n < 2 * (m + 1); ++n) {
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        const int i = 16 * m + group + (k / 2) * 8, j = 8 * n + 2 * quad + k % 2;
+        if (pairs.has(i, j)) staged[first_pair + pairs(i, j)] = RoundTo<T>(total[m][n][k]);
+      }
+    }
+  }
+  const int used = first_pair + ((args.features * (args.features - 1)) >> 1) + pairs.self * args.features;
+  for (int k = used + lane; k < args.width; k += kWarp) staged[k] = RoundTo<T>(0.0f);
+  __syncwarp();
+  Flush(staging + shift, reinterpret_cast<char*>(to), args.width * static_cast<int>(sizeof(T)), sizeof(T), lane);
+  __syncwarp();
+}
+
 template <typename Rows, int kTiles, int kChunks, bool kExact>
 __global__ void __launch_bounds__(kThreads, BlocksAProcessor(kTiles))
     interaction_kernel(const __grid_constant__ InteractionArgs args, typename Rows::Element* output, int staged_bytes) {
@@ -89,17 +119,18 @@ __global__ void __launch_bounds__(kThreads, BlocksAProcessor(kTiles))
   Rows rows;
   rows.Start(args, sample, step, [&](int r) { return 8 * r + group; });
   const int chunks = (args.dim + kElements - 1) / kElements;
-  const Pairs pairs{args.features, args.self ? 1 : 0, args.lower};
-  const int first_pair = args.concat_first ? args.dim : 0;
 
   uint4 x[kChunks][kRows];
   const auto load = [&](int chunk) {
+    decltype(rows.Row(0)) from[kRows];
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) from[r] = rows.Row(r);
 #pragma unroll
     for (int c = 0; c < kChunks; ++c) {
       if (chunk + c >= chunks) break;
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
-        x[c][r] = rows.Chunk(args, r, (chunk + c) * kElements + quad * (kElements / 4));
+        x[c][r] = rows.Chunk(args, from[r], r, (chunk + c) * kElements + quad * (kElements / 4));
       }
     }
   };
@@ -118,28 +149,7 @@ __global__ void __launch_bounds__(kThreads, BlocksAProcessor(kTiles))
       }
     }
 
-    T* const to = output + sample * args.width;
-    const int shift = static_cast<int>(reinterpret_cast<uintptr_t>(to) & 15);
-    T* const staged = reinterpret_cast<T*>(staging + shift);
-    if (args.concat_first) {
-      for (int d = lane; d < args.dim; d += kWarp) staged[d] = __ldg(first_row + d);
-    }
-#pragma unroll
-    for (int m = 0; m < kTiles; ++m) {
-#pragma unroll
-      for (int n = 0; n < 2 * (m + 1); ++n) {
-#pragma unroll
-        for (int k = 0; k < 4; ++k) {
-          const int i = 16 * m + group + (k / 2) * 8, j = 8 * n + 2 * quad + k % 2;
-          if (pairs.has(i, j)) staged[first_pair + pairs(i, j)] = RoundTo<T>(total[m][n][k]);
-        }
-      }
-    }
-    const int used = first_pair + ((args.features * (args.features - 1)) >> 1) + pairs.self * args.features;
-    for (int k = used + lane; k < args.width; k += kWarp) staged[k] = RoundTo<T>(0.0f);
-    __syncwarp();
-    Flush(staging + shift, reinterpret_cast<char*>(to), args.width * static_cast<int>(sizeof(T)), sizeof(T), lane);
-    __syncwarp();
+    WriteProducts<T, kTiles>(args, total, first_row, output + sample * args.width, staging, lane);
   }
 }
 

@@ -153,7 +153,7 @@ __global__ void __launch_bounds__(128, kExact ? 2 : 3)
       rows.Start(args.x, sample, step, [&](int r) { return kBlockRows * below + G::FeatureOf(r, quad); });
     }
 #pragma unroll
-    for (int r = 0; r < 8; ++r) x[r] = rows.Chunk(args.x, r, column);
+    for (int r = 0; r < 8; ++r) x[r] = rows.Chunk(args.x, rows.Row(r), r, column);
   };
 
   fetch(first, 0);

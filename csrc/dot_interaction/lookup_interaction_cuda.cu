@@ -1,7 +1,9 @@
-// lookup_interaction on CUDA: the kernels of dot_interaction over rows that are looked up.
-#include "dot_interaction/interaction_forward.cuh"
+// lookup_interaction on CUDA: the kernels of dot_interaction over rows that are looked up, and one over pooled rows.
+#include "dot_interaction/dot_interaction_cuda.h"
 #include "dot_interaction/interaction_gradient.cuh"
+#include "dot_interaction/interaction_pooled.cuh"
 #include "dot_interaction/lookup_interaction.h"
+#include "embedding_bag/embedding_bag_cuda.h"
 
 namespace merlin {
 namespace {
@@ -27,11 +29,6 @@ InteractionArgs LookupArgs(const Interaction& call, const BagBatch& bags) {
   return args;
 }
 
-bool IsOneHot(const BagBatch& bags) {
-  return std::all_of(bags.features.begin(), bags.features.end(),
-                     [](const BagFeature& feature) { return feature.num_ids == feature.num_bags; });
-}
-
 // Calls body(element, table element) with values of the CUDA types.
 template <typename Body>
 void DispatchTypes(DType dtype, DType table_dtype, Body&& body) {
@@ -51,17 +48,11 @@ void Forward(const InteractionArgs& args, bool one_hot, void* output_ptr, cudaSt
   T* output = static_cast<T*>(output_ptr);
   if (args.features <= 16) {
     one_hot ? LaunchForward<OneHotRows<T, Table, 2>, 1, kChunks, kExact>(args, output, stream)
-            : LaunchForward<PooledRows<T, Table, 2>, 1, kChunks, kExact>(args, output, stream);
+            : LaunchPooled<T, Table, 1, kExact>(args, output, stream);
   } else {
     one_hot ? LaunchForward<OneHotRows<T, Table, 4>, 2, kChunks, kExact>(args, output, stream)
-            : LaunchForward<PooledRows<T, Table, 4>, 2, kChunks / 2, kExact>(args, output, stream);
+            : LaunchPooled<T, Table, 2, kExact>(args, output, stream);
   }
-}
-
-template <typename T, typename Table, bool kExact>
-void Gradient(const GradientArgs& args, bool one_hot, cudaStream_t stream) {
-  one_hot ? LaunchGradient<OneHotRows<T, Table, 8>, true, kExact, true>(args, stream)
-          : LaunchGradient<PooledRows<T, Table, 8>, true, kExact, true>(args, stream);
 }
 
 }  // namespace
@@ -100,7 +91,7 @@ void LookupInteractionCuda(const Interaction& call, const BagBatch& bags, CudaSt
   if (call.batch == 0 || call.width() == 0) return;
   const auto stream = static_cast<cudaStream_t>(stream_ptr);
   const InteractionArgs args = LookupArgs(call, bags);
-  const bool one_hot = IsOneHot(bags);
+  const bool one_hot = !NeedsVectors(bags);
   DispatchTypes(call.dtype, bags.table_dtype, [&](auto element, auto table) {
     using T = decltype(element);
     using Table = decltype(table);
@@ -110,21 +101,36 @@ void LookupInteractionCuda(const Interaction& call, const BagBatch& bags, CudaSt
   });
 }
 
-void LookupInteractionGradientCuda(const Interaction& call, const BagBatch& bags, CudaStream stream_ptr) {
+bool NeedsVectors(const BagBatch& bags) {
+  return std::any_of(bags.features.begin(), bags.features.end(),
+                     [](const BagFeature& feature) { return feature.num_ids != feature.num_bags; });
+}
+
+void LookupInteractionGradientCuda(const Interaction& call, const BagBatch& bags, void* vectors,
+                                   CudaStream stream_ptr) {
   CheckLookupInteraction(call, bags);
   if (call.batch == 0) return;
+  if (NeedsVectors(bags)) {
+    // Rows of several ids are pooled once for all columns, which is less than what looking them up block by block
+    // costs.
+    BagBatch pooled = bags;
+    PlaceVectors(call, vectors, &pooled);
+    EmbeddingBagForwardCuda(pooled, stream_ptr);
+    Interaction dense = call;
+    dense.parts.back().data = vectors;
+    return DotInteractionGradientCuda(dense, stream_ptr);
+  }
   const auto stream = static_cast<cudaStream_t>(stream_ptr);
   GradientArgs args{};
   args.x = LookupArgs(call, bags);
   args.grad = static_cast<const char*>(call.grad);
   PlaceGradients(call, args.dx);
-  const bool one_hot = IsOneHot(bags);
   DispatchTypes(call.dtype, bags.table_dtype, [&](auto element, auto table) {
     using T = decltype(element);
-    using Table = decltype(table);
+    using Rows = OneHotRows<T, decltype(table), 8>;
     constexpr bool kFloat = std::is_same_v<T, float>;
-    if (kFloat && !call.tf32) return Gradient<T, Table, kFloat>(args, one_hot, stream);
-    Gradient<T, Table, false>(args, one_hot, stream);
+    if (kFloat && !call.tf32) return LaunchGradient<Rows, true, kFloat, true>(args, stream);
+    LaunchGradient<Rows, true, false, true>(args, stream);
   });
 }
 

@@ -1,11 +1,8 @@
 // lookup_interaction for Python without TensorFlow: NumPy arrays, or DLPack arrays on a CPU or a GPU. Outputs are the
 // caller's.
 #include "common/check.h"
-#include "dot_interaction/dot_interaction.h"
-#include "embedding_bag/bag_arrays.h"
-#ifdef MERLIN_WITH_CUDA
 #include "dot_interaction/lookup_interaction.h"
-#endif
+#include "embedding_bag/bag_arrays.h"
 
 namespace merlin {
 namespace {
@@ -71,16 +68,20 @@ class LookupArrays {
 
   // On a CPU: looks the vectors up into memory of its own.
   void Pool(Threads& threads) {
-    BagBatch& batch = bags();
-    const int64_t features = call.parts.back().features, size = SizeOf(call.dtype);
-    pooled_.resize(call.batch * features * call.dim * size);
-    for (int64_t f = 0; f < features; ++f) {
-      batch.features[f].output = pooled_.data() + f * call.dim * size;
-      batch.features[f].output_stride = features * call.dim;
-    }
-    EmbeddingBagForward(batch, threads);
+    pooled_.resize(call.batch * call.parts.back().features * call.dim * SizeOf(call.dtype));
+    PlaceVectors(call, pooled_.data(), &bags());
+    EmbeddingBagForward(bags(), threads);
     call.parts.back().data = pooled_.data();
   }
+
+#ifdef MERLIN_WITH_CUDA
+  // The caller's memory for the looked-up vectors, or null where the gradient needs none.
+  void* VectorsFrom(const py::object& vectors) {
+    if (!NeedsVectors(bags())) return nullptr;
+    Check(!vectors.is_none(), "vectors must be given on CUDA if a feature has more than one id a bag");
+    return Checked(vectors, "vectors", call.parts.back().features);
+  }
+#endif
 
   Interaction call{};
 
@@ -120,19 +121,22 @@ void Forward(const py::list& tables, const py::list& ids, const std::vector<int>
 void Grad(const py::list& tables, const py::list& ids, const std::vector<int>& table_of_feature,
           const std::vector<std::string>& combiners, const std::vector<std::optional<int64_t>>& padding_ids,
           const py::object& grad, const py::object& pooled_grad, const py::object& first, const py::object& first_grad,
-          [[maybe_unused]] uintptr_t stream, int num_threads, const py::kwargs& options) {
+          [[maybe_unused]] const py::object& vectors, [[maybe_unused]] uintptr_t stream, int num_threads,
+          const py::kwargs& options) {
   LookupArrays python(tables, ids, table_of_feature, combiners, padding_ids, first, grad, "grad", options);
   python.call.grad = python.packed();
   python.Gradients(first_grad, pooled_grad);
-  py::gil_scoped_release release;
   if (!python.on_cuda()) {
+    py::gil_scoped_release release;
     StdThreads threads(num_threads);
     python.Pool(threads);
     DotInteractionGradient(python.call, threads);
     return;
   }
 #ifdef MERLIN_WITH_CUDA
-  LookupInteractionGradientCuda(python.call, python.bags(), reinterpret_cast<CudaStream>(stream));
+  void* const memory = python.VectorsFrom(vectors);
+  py::gil_scoped_release release;
+  LookupInteractionGradientCuda(python.call, python.bags(), memory, reinterpret_cast<CudaStream>(stream));
 #else
   NoCudaKernels();
 #endif
@@ -150,10 +154,10 @@ void BindLookupInteraction(py::module_& module) {
       "self_interaction, concat_first, tf32, as in dot_interaction_forward.");
   module.def("lookup_interaction_grad", &Grad, py::arg("tables"), py::arg("ids"), py::arg("table_of_feature"),
              py::arg("combiners"), py::arg("padding_ids"), py::arg("grad"), py::arg("pooled_grad"),
-             py::arg("first") = py::none(), py::arg("first_grad") = py::none(), py::arg("stream") = 0,
-             py::arg("num_threads") = 0,
+             py::arg("first") = py::none(), py::arg("first_grad") = py::none(), py::arg("vectors") = py::none(),
+             py::arg("stream") = 0, py::arg("num_threads") = 0,
              "Writes the gradient of the pooled vectors, (batch, features * dim), and of `first`, from that of the "
-             "output.");
+             "output. vectors: on CUDA, where a feature has more than one id, memory like pooled_grad's.");
 }
 
 }  // namespace merlin

@@ -3,11 +3,8 @@
 //
 // `anchor` is an empty tensor whose gradient is that of the pooled vectors, [batch, features of the bags * dim]: what a
 // training step that changes the tables by rows asks for (see merlin_models.ops.lookups).
-#include "dot_interaction/dot_interaction.h"
-#include "embedding_bag/bag_kernel_tf.h"
-#ifdef MERLIN_WITH_CUDA
 #include "dot_interaction/lookup_interaction.h"
-#endif
+#include "embedding_bag/bag_kernel_tf.h"
 
 namespace merlin {
 namespace {
@@ -120,18 +117,20 @@ class LookupInteractionKernel : public BagKernel {
     return interaction;
   }
 
-  // The pooled vectors of a CPU, [batch, features, dim].
-  Status Pool(OpKernelContext* ctx, BagBatch* bags, Interaction* interaction, Tensor* pooled) const {
-    const int64_t features = static_cast<int64_t>(bags->features.size());
-    TF_RETURN_IF_ERROR(
-        ctx->allocate_temp(output_type_, TensorShape({interaction->batch, features * interaction->dim}), pooled));
-    for (int64_t f = 0; f < features; ++f) {
-      bags->features[f].output = static_cast<char*>(pooled->data()) + f * interaction->dim * SizeOf(interaction->dtype);
-      bags->features[f].output_stride = features * interaction->dim;
-    }
+  // Memory for the pooled vectors, [batch, features, dim].
+  Status AllocateVectors(OpKernelContext* ctx, const BagBatch& bags, const Interaction& interaction,
+                         Tensor* vectors) const {
+    const auto features = static_cast<int64_t>(bags.features.size());
+    return ctx->allocate_temp(output_type_, TensorShape({interaction.batch, features * interaction.dim}), vectors);
+  }
+
+  // On a CPU: looks the vectors up.
+  Status Pool(OpKernelContext* ctx, BagBatch* bags, Interaction* interaction, Tensor* vectors) const {
+    TF_RETURN_IF_ERROR(AllocateVectors(ctx, *bags, *interaction, vectors));
+    PlaceVectors(*interaction, vectors->data(), bags);
     TensorFlowThreads threads(ctx);
     EmbeddingBagForward(*bags, threads);
-    interaction->parts.back().data = pooled->data();
+    interaction->parts.back().data = vectors->data();
     return absl::OkStatus();
   }
 
@@ -194,7 +193,11 @@ class LookupInteractionGradOp : public LookupInteractionKernel {
         return;
       }
 #ifdef MERLIN_WITH_CUDA
-      LookupInteractionGradientCuda(interaction, call.batch, CudaStreamOf(ctx));
+      Tensor vectors;
+      const bool needs_vectors = NeedsVectors(call.batch);
+      if (needs_vectors) OP_REQUIRES_OK(ctx, AllocateVectors(ctx, call.batch, interaction, &vectors));
+      LookupInteractionGradientCuda(interaction, call.batch, needs_vectors ? vectors.data() : nullptr,
+                                    CudaStreamOf(ctx));
 #endif
     });
   }

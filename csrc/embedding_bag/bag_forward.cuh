@@ -105,7 +105,7 @@ __device__ __forceinline__ void CopyRows(const DeviceFeature& feature, const Uni
 #pragma unroll
       for (int u = 0; u < kRows; ++u) {
         if (i + u < count && unit.owns_columns) {
-          StoreColumns<Out, kPack>(out, [&](int k) { return AsFloat(pack[u].item[k]); });
+          StoreColumns<Out, kPack>(out, [&](int k) { return FloatAt(pack[u], k); });
         }
         out += feature.output_stride;
       }

@@ -84,7 +84,7 @@ __device__ __forceinline__ void Walk(const DeviceFeature& feature, const Unit& u
 #pragma unroll
         for (int u = 0; u < kRows; ++u) {
 #pragma unroll
-          for (int k = 0; k < kPack; ++k) part.total[k] += AsFloat(pack[u].item[k]);
+          for (int k = 0; k < kPack; ++k) part.total[k] += FloatAt(pack[u], k);
         }
         part.sum += kRows;
         part.sum_of_squares += kRows;
@@ -112,7 +112,7 @@ __device__ __forceinline__ void Walk(const DeviceFeature& feature, const Unit& u
           part.sum_of_squares += weight * weight;
 #pragma unroll
           for (int k = 0; k < kPack; ++k) {
-            const float value = AsFloat(pack[u].item[k]);
+            const float value = FloatAt(pack[u], k);
             part.total[k] = kMax ? fmaxf(part.total[k], value) : fmaf(weight, value, part.total[k]);
           }
         }

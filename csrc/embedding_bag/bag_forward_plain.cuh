@@ -76,7 +76,7 @@ __device__ __forceinline__ int SumRows(const DeviceFeature& feature, const char*
 #pragma unroll
       for (int u = 0; u < kRows; ++u) {
 #pragma unroll
-        for (int k = 0; k < kPack; ++k) sum[k] += AsFloat(pack[u].item[k]);
+        for (int k = 0; k < kPack; ++k) sum[k] += FloatAt(pack[u], k);
       }
     }
     if (begin >= end && !in_parts) return found;

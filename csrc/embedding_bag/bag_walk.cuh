@@ -231,7 +231,7 @@ __device__ void SumPart(const PairView& view, const PairTable& table, const RowU
 #pragma unroll
       for (int u = 0; u < kInFlight; ++u) {
 #pragma unroll
-        for (int k = 0; k < kPack; ++k) total[k] = fmaf(coef[u], AsFloat(pack[u].item[k]), total[k]);
+        for (int k = 0; k < kPack; ++k) total[k] = fmaf(coef[u], FloatAt(pack[u], k), total[k]);
       }
     }
   }
@@ -277,7 +277,7 @@ __device__ __forceinline__ void WalkRuns(const PairView& view, const PairTable& 
         const bool run_ends = i + u < count && (ends >> (i + u) & 1);
 #pragma unroll
         for (int k = 0; k < kPack; ++k) {
-          sum[k] = fmaf(coef[u], AsFloat(pack[u].item[k]), total[k]);
+          sum[k] = fmaf(coef[u], FloatAt(pack[u], k), total[k]);
           total[k] = run_ends ? 0.0f : sum[k];
         }
         return run_ends;
@@ -411,17 +411,17 @@ __device__ __forceinline__ void SumPartials(const PairView& view, const PairTabl
 #pragma unroll
   for (int k = 0; k < kPack; ++k) total[k] = 0.0f;
   for (uint32_t i = first; i <= more_tiles; i += kWarps * kInFlight) {
-    float part[kInFlight][kPack];
+    Pack<float, kPack> part[kInFlight];
 #pragma unroll
     for (int u = 0; u < kInFlight; ++u) {
       const uint32_t tile = i + u * kWarps;
       const float* from = PartialOf(view, table, first_tile + tile, tile == 0 ? 1 : 0) + column;
-      LoadOnceIf<float, kPack>(from, tile <= more_tiles && owns, part[u]);
+      LoadOnceIf<float, kPack>(from, tile <= more_tiles && owns, &part[u]);
     }
 #pragma unroll
     for (int u = 0; u < kInFlight; ++u) {
 #pragma unroll
-      for (int k = 0; k < kPack; ++k) total[k] += part[u][k];
+      for (int k = 0; k < kPack; ++k) total[k] += part[u].item[k];
     }
   }
 }

@@ -54,8 +54,8 @@ template <typename T, int kSlots>
 struct StepRows {
   template <int kPack>
   struct Prefetched {
-    T row[kPack];
-    float slot[kSlots > 0 ? kSlots : 1][kPack];
+    Pack<T, kPack> row;
+    Pack<float, kPack> slot[kSlots > 0 ? kSlots : 1];
     float of_row;
   };
   UpdateRule rule;
@@ -80,14 +80,14 @@ struct StepRows {
   template <int kPack>
   __device__ __forceinline__ void Prefetch(const PairTable& of, uint32_t row, int column, bool wanted,
                                            Prefetched<kPack>* to) const {
-    LoadOnceIf<T, kPack>(At<T>(table.rows, row, of.dim, column), wanted, to->row);
+    LoadOnceIf<T, kPack>(At<T>(table.rows, row, of.dim, column), wanted, &to->row);
 #pragma unroll
     for (int s = 0; s < kSlots; ++s)
-      LoadOnceIf<float, kPack>(At<float>(table.slot[s], row, of.dim, column), wanted, to->slot[s]);
+      LoadOnceIf<float, kPack>(At<float>(table.slot[s], row, of.dim, column), wanted, &to->slot[s]);
     if (kSlots == 0) {
-      float state[1];
-      LoadOnceIf<float, 1>(table.slot[0] + row, wanted && rule.kind == RuleKind::kRowwiseAdagrad, state);
-      to->of_row = state[0];
+      Pack<float, 1> state;
+      LoadOnceIf<float, 1>(table.slot[0] + row, wanted && rule.kind == RuleKind::kRowwiseAdagrad, &state);
+      to->of_row = state.item[0];
     }
   }
   template <int kPack>
@@ -95,7 +95,7 @@ struct StepRows {
     float squares = 0.0f;
 #pragma unroll
     for (int k = 0; k < kPack; ++k) {
-      const float g = GradientOf(scalars, total[k], AsFloat(from->row[k]));
+      const float g = GradientOf(scalars, total[k], FloatAt(from->row, k));
       squares = fmaf(g, g, squares);
     }
     return squares;
@@ -143,10 +143,10 @@ struct StepRows {
 #pragma unroll
     for (int k = 0; k < kPack; ++k) {
       float unused = 0.0f;
-      const float w = AsFloat(from->row[k]);
+      const float w = FloatAt(from->row, k);
       const float g = clip * GradientOf(scalars, total[k], w);
-      stepped[k] = StepRow(kKind, rule, scalars, rate, g, w, kSlots > 0 ? from->slot[0][k] : unused,
-                           kSlots > 1 ? from->slot[kSlots - 1][k] : unused);
+      stepped[k] = StepRow(kKind, rule, scalars, rate, g, w, kSlots > 0 ? from->slot[0].item[k] : unused,
+                           kSlots > 1 ? from->slot[kSlots - 1].item[k] : unused);
     }
     T result[kPack];
     if (sizeof(T) == 2 && rule.stochastic_rounding) {
@@ -161,7 +161,7 @@ struct StepRows {
     StoreStream<T, kPack>(result, At<T>(table.rows, row, of.dim, column));
 #pragma unroll
     for (int s = 0; s < kSlots; ++s) {
-      StoreStream<float, kPack>(from->slot[s], At<float>(table.slot[s], row, of.dim, column));
+      StoreStream<float, kPack>(from->slot[s].item, At<float>(table.slot[s], row, of.dim, column));
     }
   }
 };

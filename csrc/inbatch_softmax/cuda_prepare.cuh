@@ -45,7 +45,7 @@ __device__ __forceinline__ uint32_t LargestOf(const void* values, int64_t count)
   for (int64_t p = first; p < packs; p += step) {
     const Pack<T, kPack> pack = LoadConst<T, kPack>(from + p * kPack);
 #pragma unroll
-    for (int k = 0; k < kPack; ++k) largest = max(largest, FiniteMagnitude(AsFloat(pack.item[k])));
+    for (int k = 0; k < kPack; ++k) largest = max(largest, FiniteMagnitude(FloatAt(pack, k)));
   }
   for (int64_t i = packs * kPack + first; i < count; i += step) {
     largest = max(largest, FiniteMagnitude(AsFloat(from[i])));
@@ -99,7 +99,7 @@ __device__ __forceinline__ void LoadEight(const void* rows, int64_t row, int chu
       Pack<T, kPack> pack{};
       if (chunk * 8 < dim) pack = LoadConst<T, kPack>(from + p * kPack);
 #pragma unroll
-      for (int k = 0; k < kPack; ++k) value[p * kPack + k] = chunk * 8 < dim ? AsFloat(pack.item[k]) : 0.0f;
+      for (int k = 0; k < kPack; ++k) value[p * kPack + k] = chunk * 8 < dim ? FloatAt(pack, k) : 0.0f;
     }
   } else {
 #pragma unroll

@@ -121,12 +121,12 @@ class DLRMBlock(Block):
                     f"Received: {dim} and {bottom.shape[-1]} units"
                 )
             bottom = ops.cast(bottom, self.compute_dtype)
-        outputs = self._interactions(inputs, bottom)
+        outputs = self._interactions(inputs, bottom, training)
         return outputs if self.top_block is None else self.top_block(outputs)
 
-    def _interactions(self, inputs: Any, bottom: Any) -> Any:
+    def _interactions(self, inputs: Any, bottom: Any, training: bool | None) -> Any:
         """By one op where that has a kernel for the inputs, else by one for lookups and one for products."""
-        fused = self.interaction.of_lookups(self.embeddings.collection, self.embeddings.ids(inputs), bottom)
+        fused = self.interaction.of_lookups(self.embeddings.collection, self.embeddings.ids(inputs), bottom, training)
         if fused is not None:
             return fused
         vectors = self.embeddings(inputs)

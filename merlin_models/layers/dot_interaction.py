@@ -88,7 +88,13 @@ class DotInteraction(keras.layers.Layer):
         places[np.tril_indices(features, 0 if self.self_interaction else -1)] = np.arange(pairs)
         return ops.take(ops.pad(packed, [[0, 0], [0, 1]]), places.reshape(-1), axis=-1)
 
-    def of_lookups(self, collection: EmbeddingBagCollection, inputs: dict[str, Any], first: Any = None) -> Any:
+    def of_lookups(
+        self,
+        collection: EmbeddingBagCollection,
+        inputs: dict[str, Any],
+        first: Any = None,
+        training: bool | None = None,
+    ) -> Any:
         """``self([first, *collection(inputs).values()])`` by one op that looks up and multiplies, or None.
 
         The result is the same to the bit. On a GPU the looked-up vectors are not written to memory.
@@ -97,11 +103,12 @@ class DotInteraction(keras.layers.Layer):
             collection: built.
             inputs: feature -> ids, as the collection takes them.
             first: (batch, dim), a vector before those of the collection, or None.
+            training: whether a gradient will be asked for, which looks the rows up once more.
 
         Returns:
             (batch, width); None where the op has no kernel for the inputs, or nothing to gain: without a GPU, with
-            ``skip_gather``, on symbolic inputs, for a collection that adds to the loss, and for what
-            ``merlin_models.ops.why_not_fused`` says.
+            ``skip_gather``, on symbolic inputs, for a collection that adds to the loss, in training with several ids a
+            feature, and for what ``merlin_models.ops.why_not_fused`` says.
         """
         if self.skip_gather or collection.penalizes or not fuses_here() or not collection.built:
             return None
@@ -117,6 +124,8 @@ class DotInteraction(keras.layers.Layer):
             "output_dtype": self.compute_dtype,
         }
         if why_not_fused(**arguments):
+            return None
+        if training and any(bags.values.shape[1] > 1 for bags in arguments["features"]):
             return None
         return lookup_interaction(
             **arguments,

@@ -41,7 +41,11 @@ def two_ops(tables, bags, table_of, combiners, bottom, dtype, **options):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(("table_dtype", "dtype"), DTYPES)
-@pytest.mark.parametrize("hots", [(1,) * 6, (1,) * 20, (1, 3, 2, 1), (5,) * 17], ids=["1x6", "1x20", "mixed", "5x17"])
+@pytest.mark.parametrize(
+    "hots",
+    [(1,) * 6, (1,) * 20, (1, 3, 2, 1), (5,) * 17, (16, 9, 2, 13)],
+    ids=["1x6", "1x20", "mixed", "5x17", "up to 16"],
+)
 @pytest.mark.parametrize("precision", ["float32", "tf32"])
 def test_equal_to_two_ops_to_the_bit(rng, device, table_dtype, dtype, hots, precision):
     if precision == "tf32" and dtype != "float32":
@@ -171,13 +175,14 @@ SCHEMA = ml.Schema(
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("embedding_optimizer", ["auto", "dense"])
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
-def test_models_train_alike(rng, monkeypatch, device, embedding_optimizer, policy):
+@pytest.mark.parametrize(("policy", "hotness"), [("float32", 1), ("mixed_bfloat16", 1), ("float32", 3)])
+def test_models_train_alike(rng, monkeypatch, device, embedding_optimizer, policy, hotness):
+    """With several ids a feature the one op is for predictions alone: its gradient looks all rows up again."""
     x = {f"C{i}": rng.integers(0, 21 + i, (64, 1)) for i in range(5)}
-    x["L"] = rng.integers(0, 10, (64, 3))
+    x["L"] = rng.integers(0, 10, (64, hotness))
     x["I1"] = rng.normal(size=(64, 1)).astype(np.float32)
     y = rng.integers(0, 2, (64, 1))
-    calls = []
+    calls, calls_of_training = [], []
     real = layer_module.lookup_interaction
 
     def trained(fused):
@@ -196,12 +201,14 @@ def test_models_train_alike(rng, monkeypatch, device, embedding_optimizer, polic
             keras.config.set_dtype_policy("float32")
         model.compile("adagrad", embedding_optimizer=embedding_optimizer)
         model.fit(x, y, batch_size=16, epochs=2, shuffle=False, verbose=0)
+        calls_of_training.append(len(calls))
         return [weight.numpy() for weight in model.weights], model.predict(x, verbose=0)
 
     with tf.device(device):
         (weights, predictions), (expected, expected_predictions) = trained(True), trained(False)
     assert calls
     assert all(calls)  # taken where it applies, and only there
+    assert (calls_of_training[0] > 0) == (hotness == 1)
     tolerance = 0 if device == "cpu:0" else 1e-2 if policy == "mixed_bfloat16" else 1e-5
     for one, other in zip(weights, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=tolerance)

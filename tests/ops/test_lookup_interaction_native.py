@@ -81,9 +81,10 @@ class Problem:
         output = device.to(np.full(self.grad.shape, np.nan, element(self.dtype)))
         native.lookup_interaction_forward(**arguments, output=output)
         pooled_grad = device.to(np.full((batch, len(self.ids) * dim), np.nan, element(self.dtype)))
+        vectors = device.to(np.full((batch, len(self.ids) * dim), np.nan, element(self.dtype)))
         first_grad = None if self.first is None else device.to(np.full((batch, dim), np.nan, element(self.dtype)))
         native.lookup_interaction_grad(
-            **arguments, grad=device.to(self.grad), pooled_grad=pooled_grad, first_grad=first_grad
+            **arguments, grad=device.to(self.grad), pooled_grad=pooled_grad, first_grad=first_grad, vectors=vectors
         )
         grads = np.split(device.back(pooled_grad), len(self.ids), axis=1)
         return device.back(output), grads if first_grad is None else [device.back(first_grad), *grads]
@@ -105,7 +106,7 @@ def check(rng, device, *args, tf32=False, **options):
 @pytest.mark.parametrize(("table_dtype", "dtype"), TYPES)
 @pytest.mark.parametrize(
     "hots",
-    [(1,), (1,) * 6, (1,) * 16, (1,) * 31, (1, 3, 2, 1), (5,) * 17, (16, 1)],
+    [(1,), (1,) * 6, (1,) * 16, (1,) * 31, (1, 3, 2, 1), (5,) * 17, (16, 9, 1)],
     ids=lambda hots: f"{len(hots)}x{max(hots)}",
 )
 def test_all_types_and_hotness(rng, device, table_dtype, dtype, hots):
@@ -201,3 +202,15 @@ def test_gradients_of_first_are_asked_for_with_first():
         native.lookup_interaction_grad(**arguments, first_grad=np.zeros((4, 16), np.float32))
     with pytest.raises(native.InvalidArgument, match=r"pooled_grad must have dtype float32 and shape \(4, 32\)"):
         native.lookup_interaction_grad(**{**arguments, "pooled_grad": np.zeros((4, 16), np.float32)})
+
+
+@pytest.mark.gpu
+def test_a_gpu_needs_memory_for_the_vectors_of_several_ids(rng):
+    device, problem = Device("torch"), Problem(rng, 4, (1, 2), 16, "float32", "float32", first=False)
+    grads = {"grad": device.to(problem.grad), "pooled_grad": device.to(np.zeros((4, 32), np.float32))}
+    with pytest.raises(native.InvalidArgument, match="vectors must be given on CUDA if a feature has more than one id"):
+        native.lookup_interaction_grad(**problem.arguments(device), **grads)
+    with pytest.raises(native.InvalidArgument, match=r"vectors must have dtype float32 and shape \(4, 32\)"):
+        native.lookup_interaction_grad(
+            **problem.arguments(device), **grads, vectors=device.to(np.zeros((4, 16), np.float32))
+        )
