@@ -92,13 +92,13 @@ void LaunchTiles(const InteractionArgs& args, void* output_ptr, cudaStream_t str
   T* output = static_cast<T*>(output_ptr);
   switch ((args.features + 15) / 16) {
     case 1:
-      return LaunchForward<DenseRows<T, 2, kVector>, 1, 4, kExact>(args, output, stream);
+      return LaunchForward<DenseRows<T, 2, kVector>, 1, kChunksUnderWay<T, 1>, kExact>(args, output, stream);
     case 2:
-      return LaunchForward<DenseRows<T, 4, kVector>, 2, 4, kExact>(args, output, stream);
+      return LaunchForward<DenseRows<T, 4, kVector>, 2, kChunksUnderWay<T, 2>, kExact>(args, output, stream);
     case 3:
-      return LaunchForward<DenseRows<T, 6, kVector>, 3, 2, kExact>(args, output, stream);
+      return LaunchForward<DenseRows<T, 6, kVector>, 3, kChunksUnderWay<T, 3>, kExact>(args, output, stream);
     case 4:
-      return LaunchForward<DenseRows<T, 8, kVector>, 4, 2, kExact>(args, output, stream);
+      return LaunchForward<DenseRows<T, 8, kVector>, 4, kChunksUnderWay<T, 4>, kExact>(args, output, stream);
     default:
       return LaunchBlocks<T, kVector, kExact>(args, output, stream);
   }

@@ -16,8 +16,13 @@ constexpr int kWarps = 4;
 constexpr int kThreads = kWarps * kWarp;
 constexpr int kChunkBytes = 64;  // of a row: what a quad of lanes loads at once
 
-// kTiles: 16 rows each. kChunks: of every row that a lane has under way.
-constexpr int BlocksAProcessor(int tiles) { return tiles <= 2 ? 4 : tiles == 3 ? 3 : 2; }
+// kTiles: 16 rows each. kChunks: of every row that a lane has under way. Of 2-byte rows in two tiles, half as many in
+// more warps (docs/performance.md).
+template <typename T, int kTiles>
+constexpr int kChunksUnderWay = kTiles > 2 || (kTiles == 2 && sizeof(T) == 2) ? 2 : 4;
+constexpr int BlocksAProcessor(int tiles, int chunks) {
+  return tiles == 1 ? 4 : tiles == 2 ? (chunks == 2 ? 5 : 4) : tiles == 3 ? 3 : 2;
+}
 
 // The products of the rows that x holds; x[c][r] is chunk c of row 8 r + lane / 4.
 template <typename T, int kTiles, int kChunks, bool kExact>
@@ -73,45 +78,81 @@ __device__ __forceinline__ void Flush(const char* staged, char* to, int bytes, i
   }
 }
 
-// Lays the packed row of a sample out in shared memory and writes it.
+// A packed row with its place within 16 bytes before it, and behind it room for an element that is none of it.
+inline int StagedBytes(int width, int element) { return (width * element + 31) / 16 * 16; }
+
+// How many products a lane holds of a sample: of each 8 x 8 block of the lower triangle two rows' two.
+template <int kTiles>
+constexpr int kProducts = 4 * kTiles * (kTiles + 1);
+template <int kTiles>
+constexpr int kProductListBytes = kProducts<kTiles> * kWarp * static_cast<int>(sizeof(uint16_t));
+
+// Lists for every lane where its products go in the packed row, in bytes: the same in every sample, and dear to compute
+// for each. What is no pair goes behind the row. By the block; its threads must meet before the list is read.
 template <typename T, int kTiles>
-__device__ __forceinline__ void WriteProducts(const InteractionArgs& args, const float (&total)[kTiles][2 * kTiles][4],
-                                              const T* first_row, T* to, char* staging, int lane) {
-  const int group = lane / 4, quad = lane % 4;
+__device__ __forceinline__ void ListProducts(const InteractionArgs& args, uint16_t* list) {
+  const int lane = threadIdx.x % kWarp, group = lane / 4, quad = lane % 4;
   const Pairs pairs{args.features, args.self ? 1 : 0, args.lower};
   const int first_pair = args.concat_first ? args.dim : 0;
-  const int shift = static_cast<int>(reinterpret_cast<uintptr_t>(to) & 15);
-  T* const staged = reinterpret_cast<T*>(staging + shift);
-  if (args.concat_first) {
-    for (int d = lane; d < args.dim; d += kWarp) staged[d] = __ldg(first_row + d);
-  }
+  int number = 0;
 #pragma unroll
   for (int m = 0; m < kTiles; ++m) {
 #pragma unroll
     for (int n = 0; n < 2 * (m + 1); ++n) {
 #pragma unroll
-      for (int k = 0; k < 4; ++k) {
+      for (int k = 0; k < 4; ++k, ++number) {
+        if (number % kWarps != threadIdx.x / kWarp) continue;
         const int i = 16 * m + group + (k / 2) * 8, j = 8 * n + 2 * quad + k % 2;
-        if (pairs.has(i, j)) staged[first_pair + pairs(i, j)] = RoundTo<T>(total[m][n][k]);
+        const int place = pairs.has(i, j) ? first_pair + pairs(i, j) : args.width;
+        list[(number / 8 * kWarp + lane) * 8 + number % 8] = static_cast<uint16_t>(place * sizeof(T));
       }
     }
   }
-  const int used = first_pair + ((args.features * (args.features - 1)) >> 1) + pairs.self * args.features;
-  for (int k = used + lane; k < args.width; k += kWarp) staged[k] = RoundTo<T>(0.0f);
+}
+
+// Lays the packed row of a sample out in shared memory, by what ListProducts listed, and writes it.
+template <typename T, int kTiles>
+__device__ __forceinline__ void WriteProducts(const InteractionArgs& args, const uint16_t* list,
+                                              const float (&total)[kTiles][2 * kTiles][4], const T* first_row, T* to,
+                                              char* staging, int lane) {
+  const int first_pair = args.concat_first ? args.dim : 0;
+  const int shift = static_cast<int>(reinterpret_cast<uintptr_t>(to) & 15);
+  char* const staged = staging + shift;
+  for (int d = lane; d < first_pair; d += kWarp) reinterpret_cast<T*>(staged)[d] = __ldg(first_row + d);
+  int number = 0;
+  uint4 places;
+#pragma unroll
+  for (int m = 0; m < kTiles; ++m) {
+#pragma unroll
+    for (int n = 0; n < 2 * (m + 1); ++n) {
+#pragma unroll
+      for (int k = 0; k < 4; ++k, ++number) {
+        if (number % 8 == 0) places = reinterpret_cast<const uint4*>(list)[number / 8 * kWarp + lane];
+        const uint32_t two = WordOf(places, number % 8 / 2), place = number % 2 ? two >> 16 : two & 0xffffu;
+        *reinterpret_cast<T*>(staged + place) = RoundTo<T>(total[m][n][k]);
+      }
+    }
+  }
+  const int used = first_pair + ((args.features * (args.features - 1)) >> 1) + (args.self ? args.features : 0);
   __syncwarp();
-  Flush(staging + shift, reinterpret_cast<char*>(to), args.width * static_cast<int>(sizeof(T)), sizeof(T), lane);
+  for (int k = used + lane; k < args.width; k += kWarp) reinterpret_cast<T*>(staged)[k] = RoundTo<T>(0.0f);
+  __syncwarp();
+  Flush(staged, reinterpret_cast<char*>(to), args.width * static_cast<int>(sizeof(T)), sizeof(T), lane);
   __syncwarp();
 }
 
 template <typename Rows, int kTiles, int kChunks, bool kExact>
-__global__ void __launch_bounds__(kThreads, BlocksAProcessor(kTiles))
+__global__ void __launch_bounds__(kThreads, BlocksAProcessor(kTiles, kChunks))
     interaction_kernel(const __grid_constant__ InteractionArgs args, typename Rows::Element* output, int staged_bytes) {
   using T = typename Rows::Element;
   constexpr int kRows = 2 * kTiles;
   constexpr int kElements = kChunkBytes / sizeof(T);  // of a row in a chunk
   extern __shared__ __align__(16) char shared[];
+  uint16_t* const list = reinterpret_cast<uint16_t*>(shared);
   const int lane = threadIdx.x % kWarp, group = lane / 4, quad = lane % 4;
-  char* const staging = shared + (threadIdx.x / kWarp) * staged_bytes;
+  char* const staging = shared + kProductListBytes<kTiles> + (threadIdx.x / kWarp) * staged_bytes;
+  ListProducts<T, kTiles>(args, list);
+  __syncthreads();
   const int64_t step = int64_t{gridDim.x} * kWarps;
   int64_t sample = int64_t{blockIdx.x} * kWarps + threadIdx.x / kWarp;
   if (sample >= args.batch) return;
@@ -149,7 +190,7 @@ __global__ void __launch_bounds__(kThreads, BlocksAProcessor(kTiles))
       }
     }
 
-    WriteProducts<T, kTiles>(args, total, first_row, output + sample * args.width, staging, lane);
+    WriteProducts<T, kTiles>(args, list, total, first_row, output + sample * args.width, staging, lane);
   }
 }
 
@@ -157,15 +198,14 @@ template <typename Rows, int kTiles, int kChunks, bool kExact>
 void LaunchForward(const InteractionArgs& args, typename Rows::Element* output, cudaStream_t stream) {
   using T = typename Rows::Element;
   const auto kernel = interaction_kernel<Rows, kTiles, kChunks, kExact>;
-  const int staged = (args.width * static_cast<int>(sizeof(T)) + 31) / 16 * 16;
-  CheckCuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kWarps * staged),
-            "cudaFuncSetAttribute");
+  const int staged = StagedBytes(args.width, sizeof(T)), shared = kProductListBytes<kTiles> + kWarps * staged;
+  CheckCuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "cudaFuncSetAttribute");
   int resident = 0;
-  CheckCuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, kThreads, kWarps * staged),
+  CheckCuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, kThreads, shared),
             "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
   const auto blocks =
       std::min<int64_t>((args.batch + kWarps - 1) / kWarps, int64_t{Multiprocessors()} * std::max(resident, 1));
-  kernel<<<static_cast<unsigned>(blocks), kThreads, kWarps * staged, stream>>>(args, output, staged);
+  kernel<<<static_cast<unsigned>(blocks), kThreads, shared, stream>>>(args, output, staged);
   CheckLaunch("interaction_kernel");
 }
 

@@ -152,8 +152,11 @@ __global__ void __launch_bounds__(128, kExact ? 2 : 3)
     if constexpr (!kKeepsRows) {
       rows.Start(args.x, sample, step, [&](int r) { return kBlockRows * below + G::FeatureOf(r, quad); });
     }
+    const char* from[8];
 #pragma unroll
-    for (int r = 0; r < 8; ++r) x[r] = rows.Chunk(args.x, rows.Row(r), r, column);
+    for (int r = 0; r < 8; ++r) from[r] = rows.Row(r);
+#pragma unroll
+    for (int r = 0; r < 8; ++r) x[r] = rows.Chunk(args.x, from[r], r, column);
   };
 
   fetch(first, 0);

@@ -13,8 +13,9 @@
 namespace merlin {
 namespace {
 
-constexpr int kRowsInFlight = 8;  // of a unit
-constexpr int kPartBytes = 512;   // of a table's row: 16 a lane
+template <typename Table>
+constexpr int kRowsInFlight = sizeof(Table) == 2 ? 6 : 8;  // of a unit
+constexpr int kPartBytes = 512;                            // of a table's row: 16 a lane
 
 // What a listed row is to its feature: bits of a code beside the feature's number.
 constexpr int kEndsFeature = 1 << 8, kEndsWindow = 1 << 9;
@@ -96,17 +97,17 @@ __device__ __forceinline__ void Pool(const PooledArgs& args, UnitRows unit, int 
   const int offset = owns ? (part + own_column) * static_cast<int>(sizeof(Table)) : 0;
   // Each `lanes` rows of a feature are summed first, as embedding_bag does.
   float window[kPack] = {}, total[kPack] = {}, count = 0.0f;
-  for (int i = unit.begin; i < unit.end; i += kRowsInFlight) {
-    Pack<Table, kPack> pack[kRowsInFlight];
+  for (int i = unit.begin; i < unit.end; i += kRowsInFlight<Table>) {
+    Pack<Table, kPack> pack[kRowsInFlight<Table>];
     unsigned found = 0;
 #pragma unroll
-    for (int u = 0; u < kRowsInFlight; ++u) {
+    for (int u = 0; u < kRowsInFlight<Table>; ++u) {
       const char* row = i + u < unit.end ? rows[i + u] : nullptr;
       if (row != nullptr) found |= 1u << u;
       pack[u] = LoadConstIf<Table, kPack>(reinterpret_cast<const Table*>(row + offset), row != nullptr && owns);
     }
 #pragma unroll
-    for (int u = 0; u < kRowsInFlight; ++u) {
+    for (int u = 0; u < kRowsInFlight<Table>; ++u) {
 #pragma unroll
       for (int k = 0; k < kPack; ++k) window[k] += FloatAt(pack[u], k);
       if (found >> u & 1) count += 1.0f;
@@ -133,12 +134,15 @@ __device__ __forceinline__ void Pool(const PooledArgs& args, UnitRows unit, int 
 }
 
 template <typename T, typename Table, int kTiles, bool kExact>
-__global__ void __launch_bounds__(kThreads, 4)
+__global__ void __launch_bounds__(kThreads, sizeof(Table) == 2 ? 4 : 3)
     pooled_interaction_kernel(const __grid_constant__ PooledArgs args, T* output, PooledMemory memory) {
   constexpr int kRows = 2 * kTiles, kElements = kChunkBytes / sizeof(T), kPart = kPartBytes / sizeof(Table);
   extern __shared__ __align__(16) char shared[];
+  uint16_t* const list = reinterpret_cast<uint16_t*>(shared);
   const int lane = threadIdx.x % kWarp, group = lane / 4, quad = lane % 4;
-  char* const own_memory = shared + (threadIdx.x / kWarp) * memory.bytes;
+  char* const own_memory = shared + kProductListBytes<kTiles> + (threadIdx.x / kWarp) * memory.bytes;
+  ListProducts<T, kTiles>(args.x, list);
+  __syncthreads();
   const char** const rows = reinterpret_cast<const char**>(own_memory + memory.rows);
   int* const codes = reinterpret_cast<int*>(own_memory + memory.codes);
   char* const vectors = own_memory + memory.vectors;
@@ -185,7 +189,7 @@ __global__ void __launch_bounds__(kThreads, 4)
       }
       __syncwarp();
     }
-    WriteProducts<T, kTiles>(args.x, total, reinterpret_cast<const T*>(first_row), output + sample * args.x.width,
+    WriteProducts<T, kTiles>(args.x, list, total, reinterpret_cast<const T*>(first_row), output + sample * args.x.width,
                              own_memory + memory.staging, lane);
   }
 }
@@ -200,9 +204,9 @@ void LaunchPooled(const InteractionArgs& x, T* output, cudaStream_t stream) {
   // Whole chunks, and 64 bytes more or less than a multiple of 128: the eight lanes that read at once read two rows.
   const int vector = args.lanes * 16 / static_cast<int>(sizeof(Table)) * static_cast<int>(sizeof(T));
   args.row_bytes = (std::max(vector, kChunkBytes) + 127) / 128 * 128 + 64;
-  args.staged_bytes = (x.width * static_cast<int>(sizeof(T)) + 31) / 16 * 16;
+  args.staged_bytes = StagedBytes(x.width, sizeof(T));
   const PooledMemory memory = MemoryOf(args);
-  const int shared = kWarps * memory.bytes;
+  const int shared = kProductListBytes<kTiles> + kWarps * memory.bytes;
   CheckCuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "cudaFuncSetAttribute");
   int resident = 0;
   CheckCuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, kThreads, shared),

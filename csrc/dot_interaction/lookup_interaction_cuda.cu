@@ -44,13 +44,13 @@ void DispatchTypes(DType dtype, DType table_dtype, Body&& body) {
 template <typename T, typename Table, bool kExact>
 void Forward(const InteractionArgs& args, bool one_hot, void* output_ptr, cudaStream_t stream) {
   // Rows of float tables take twice the registers until they are rounded to two bytes.
-  constexpr int kChunks = std::is_same_v<T, Table> ? 4 : 2;
+  constexpr int kFew = std::is_same_v<T, Table> ? kChunksUnderWay<T, 1> : 2;
   T* output = static_cast<T*>(output_ptr);
   if (args.features <= 16) {
-    one_hot ? LaunchForward<OneHotRows<T, Table, 2>, 1, kChunks, kExact>(args, output, stream)
+    one_hot ? LaunchForward<OneHotRows<T, Table, 2>, 1, kFew, kExact>(args, output, stream)
             : LaunchPooled<T, Table, 1, kExact>(args, output, stream);
   } else {
-    one_hot ? LaunchForward<OneHotRows<T, Table, 4>, 2, kChunks, kExact>(args, output, stream)
+    one_hot ? LaunchForward<OneHotRows<T, Table, 4>, 2, kChunksUnderWay<T, 2>, kExact>(args, output, stream)
             : LaunchPooled<T, Table, 2, kExact>(args, output, stream);
   }
 }
