@@ -78,8 +78,8 @@ __device__ __forceinline__ void Flush(const char* staged, char* to, int bytes, i
   }
 }
 
-// A packed row with its place within 16 bytes before it, and behind it room for an element that is none of it.
-inline int StagedBytes(int width, int element) { return (width * element + 31) / 16 * 16; }
+// A packed row with its place within 16 bytes before it, and behind it room for an element of each lane.
+inline int StagedBytes(int width, int element) { return ((width + kWarp) * element + 31) / 16 * 16; }
 
 // How many products a lane holds of a sample: of each 8 x 8 block of the lower triangle two rows' two.
 template <int kTiles>
@@ -88,7 +88,8 @@ template <int kTiles>
 constexpr int kProductListBytes = kProducts<kTiles> * kWarp * static_cast<int>(sizeof(uint16_t));
 
 // Lists for every lane where its products go in the packed row, in bytes: the same in every sample, and dear to compute
-// for each. What is no pair goes behind the row. By the block; its threads must meet before the list is read.
+// for each. What is no pair goes behind the row, to a place of the lane's own. By the block; its threads must meet
+// before the list is read.
 template <typename T, int kTiles>
 __device__ __forceinline__ void ListProducts(const InteractionArgs& args, uint16_t* list) {
   const int lane = threadIdx.x % kWarp, group = lane / 4, quad = lane % 4;
@@ -103,7 +104,7 @@ __device__ __forceinline__ void ListProducts(const InteractionArgs& args, uint16
       for (int k = 0; k < 4; ++k, ++number) {
         if (number % kWarps != threadIdx.x / kWarp) continue;
         const int i = 16 * m + group + (k / 2) * 8, j = 8 * n + 2 * quad + k % 2;
-        const int place = pairs.has(i, j) ? first_pair + pairs(i, j) : args.width;
+        const int place = pairs.has(i, j) ? first_pair + pairs(i, j) : args.width + lane;
         list[(number / 8 * kWarp + lane) * 8 + number % 8] = static_cast<uint16_t>(place * sizeof(T));
       }
     }

@@ -12,7 +12,7 @@ from merlin_models.ops import Bags, UpdateRule, embedding_bag, embedding_bag_upd
 
 native = _native.module()
 
-SHAPES = [(17_000_000, 128), (2**31 + 100, 1)]  # of more elements; and of more rows, too
+SHAPES = [(17_000_000, 128), (2**31 + 100, 1)]  # of more elements; and of more rows, too, which CUDA refuses
 
 
 @pytest.fixture(params=["numpy", pytest.param("cupy", marks=pytest.mark.gpu)])
@@ -21,6 +21,11 @@ def arrays(request):
     yield arrays
     if request.param == "cupy":
         arrays.cupy.get_default_memory_pool().free_all_blocks()  # for TensorFlow's allocator
+
+
+def require_rows(arrays: Device, rows: int) -> None:
+    if arrays.kind == "cupy" and rows >= 2**31:
+        pytest.skip("CUDA takes tables of fewer than 2^31 rows, see test_a_gpu_refuses_more_rows")
 
 
 def zeros(arrays: Device, shape: tuple[int, ...], dtype: type):
@@ -35,6 +40,7 @@ def elsewhere(rows: int, dim: int) -> list[int]:
 @pytest.mark.parametrize(("rows", "dim"), SHAPES)
 @pytest.mark.parametrize(("combiner", "dtype"), [("sum", np.float16), ("max", np.float16), ("sum", np.float32)])
 def test_forward_and_gradient(arrays, rows, dim, combiner, dtype):
+    require_rows(arrays, rows)
     table = zeros(arrays, (rows, dim), dtype)
     table[0], table[rows - 2], table[rows - 1] = 1, 2, 4
     ids = arrays.to(np.array([[0, rows - 1, rows - 1], [rows - 2, rows - 1, 0]]))
@@ -58,6 +64,7 @@ def test_forward_and_gradient(arrays, rows, dim, combiner, dtype):
 @pytest.mark.parametrize("rule", ["sgd", "momentum", "adagrad", "rowwise_adagrad", "adam", "rmsprop", "ftrl"])
 def test_step(arrays, rows, dim, rule):
     """With state of the table's size, which is of four bytes an element."""
+    require_rows(arrays, rows)
     table = zeros(arrays, (rows, dim), np.float16)
     slots = [zeros(arrays, slot.shape(rows, dim), np.float32) for slot in UpdateRule(rule).slots()]
     ids, grad = arrays.to(np.array([[0, rows - 1], [rows - 2, rows - 1]])), arrays.to(np.ones((2, dim), np.float16))
@@ -80,6 +87,16 @@ def test_step(arrays, rows, dim, rule):
         assert not arrays.back(array[elsewhere(rows, dim)]).any()
         assert not arrays.back(array[1:1000]).any()
         assert not arrays.back(array[rows - 1000 : rows - 2]).any()
+
+
+@pytest.mark.gpu
+def test_a_gpu_refuses_more_rows():
+    arrays = Device("cupy")
+    table, ids = zeros(arrays, (2**31, 1), np.float16), zeros(arrays, (1, 1), np.int64)
+    with pytest.raises(native.InvalidArgument, match=r"must read a table of fewer than 2\^31 rows on CUDA"):
+        native.embedding_bag_forward(
+            [table], [ids], [None], [None], [0], ["sum"], [None], [zeros(arrays, (1, 1), np.float16)]
+        )
 
 
 @pytest.mark.parametrize("device", ["cpu:0", pytest.param("gpu:0", marks=pytest.mark.gpu)])
