@@ -63,9 +63,11 @@ class MerlinNative(TorchProvider):
         self._pooled_grad = self._vectors = None
         if problem.rows:
             n = problem.features - 1
+            shape = (problem.batch, n * problem.dim)
             if self._mode == "full":
-                self._pooled_grad = self._x.new_empty((problem.batch, n * problem.dim))
-                self._vectors = self._torch.empty_like(self._pooled_grad) if problem.case.hotness > 1 else None
+                self._pooled_grad = self._x.new_empty(shape)
+            if not self._x.is_cuda or (self._mode == "full" and problem.case.hotness > 1):
+                self._vectors = self._x.new_empty(shape)
             bags = {"tables": self._tables, "ids": self._ids, "table_of_feature": list(range(n))}
             self._bags = {**bags, "combiners": ["sum"] * n, "padding_ids": [None] * n}
 
@@ -82,7 +84,8 @@ class MerlinNative(TorchProvider):
     def launch(self) -> Any:
         options = {"tf32": self.tf32, **self.where()}
         if self._problem.rows:
-            self._native.lookup_interaction_forward(**self._bags, output=self._output, first=self._x, **options)
+            arrays = {"output": self._output, "first": self._x, "vectors": self._vectors}
+            self._native.lookup_interaction_forward(**self._bags, **arrays, **options)
         else:
             self._native.dot_interaction_forward([self._x], self._output, **options)
         return self._output

@@ -63,25 +63,25 @@ class LookupArrays {
   }
 
   void* packed() const { return packed_; }
+  void* vectors() const { return vectors_; }
   bool on_cuda() const { return arrays_->on_cuda; }
   BagBatch& bags() const { return arrays_->batch; }
 
-  // On a CPU: looks the vectors up into memory of its own.
-  void Pool(Threads& threads) {
-    pooled_.resize(call.batch * call.parts.back().features * call.dim * SizeOf(call.dtype));
-    PlaceVectors(call, pooled_.data(), &bags());
-    EmbeddingBagForward(bags(), threads);
-    call.parts.back().data = pooled_.data();
+  // The caller's memory for the looked-up vectors, [batch, features * dim], or None.
+  void UseVectors(const py::object& vectors) {
+    if (!vectors.is_none()) vectors_ = Checked(vectors, "vectors", call.parts.back().features);
   }
 
-#ifdef MERLIN_WITH_CUDA
-  // The caller's memory for the looked-up vectors, or null where the gradient needs none.
-  void* VectorsFrom(const py::object& vectors) {
-    if (!NeedsVectors(bags())) return nullptr;
-    Check(!vectors.is_none(), "vectors must be given on CUDA if a feature has more than one id a bag");
-    return Checked(vectors, "vectors", call.parts.back().features);
+  // On a CPU: looks the vectors up, into memory of its own if the caller gave none.
+  void Pool(Threads& threads) {
+    if (vectors_ == nullptr) {
+      own_vectors_.reset(new char[call.batch * call.parts.back().features * call.dim * SizeOf(call.dtype)]);
+      vectors_ = own_vectors_.get();
+    }
+    PlaceVectors(call, vectors_, &bags());
+    EmbeddingBagForward(bags(), threads);
+    call.parts.back().data = vectors_;
   }
-#endif
 
   Interaction call{};
 
@@ -95,15 +95,17 @@ class LookupArrays {
 
   std::unique_ptr<BagArrays> arrays_;
   void* packed_;
-  std::vector<char> pooled_;
+  void* vectors_ = nullptr;
+  std::unique_ptr<char[]> own_vectors_;
 };
 
 void Forward(const py::list& tables, const py::list& ids, const std::vector<int>& table_of_feature,
              const std::vector<std::string>& combiners, const std::vector<std::optional<int64_t>>& padding_ids,
-             const py::object& output, const py::object& first, [[maybe_unused]] uintptr_t stream, int num_threads,
-             const py::kwargs& options) {
+             const py::object& output, const py::object& first, const py::object& vectors,
+             [[maybe_unused]] uintptr_t stream, int num_threads, const py::kwargs& options) {
   LookupArrays python(tables, ids, table_of_feature, combiners, padding_ids, first, output, "output", options);
   python.call.output = python.packed();
+  python.UseVectors(vectors);
   py::gil_scoped_release release;
   if (!python.on_cuda()) {
     StdThreads threads(num_threads);
@@ -121,22 +123,22 @@ void Forward(const py::list& tables, const py::list& ids, const std::vector<int>
 void Grad(const py::list& tables, const py::list& ids, const std::vector<int>& table_of_feature,
           const std::vector<std::string>& combiners, const std::vector<std::optional<int64_t>>& padding_ids,
           const py::object& grad, const py::object& pooled_grad, const py::object& first, const py::object& first_grad,
-          [[maybe_unused]] const py::object& vectors, [[maybe_unused]] uintptr_t stream, int num_threads,
-          const py::kwargs& options) {
+          const py::object& vectors, [[maybe_unused]] uintptr_t stream, int num_threads, const py::kwargs& options) {
   LookupArrays python(tables, ids, table_of_feature, combiners, padding_ids, first, grad, "grad", options);
   python.call.grad = python.packed();
   python.Gradients(first_grad, pooled_grad);
+  python.UseVectors(vectors);
+  py::gil_scoped_release release;
   if (!python.on_cuda()) {
-    py::gil_scoped_release release;
     StdThreads threads(num_threads);
     python.Pool(threads);
     DotInteractionGradient(python.call, threads);
     return;
   }
 #ifdef MERLIN_WITH_CUDA
-  void* const memory = python.VectorsFrom(vectors);
-  py::gil_scoped_release release;
-  LookupInteractionGradientCuda(python.call, python.bags(), memory, reinterpret_cast<CudaStream>(stream));
+  Check(python.vectors() != nullptr || !NeedsVectors(python.bags()),
+        "vectors must be given on CUDA if a feature has more than one id a bag");
+  LookupInteractionGradientCuda(python.call, python.bags(), python.vectors(), reinterpret_cast<CudaStream>(stream));
 #else
   NoCudaKernels();
 #endif
@@ -148,16 +150,19 @@ void BindLookupInteraction(py::module_& module) {
   module.def(
       "lookup_interaction_forward", &Forward, py::arg("tables"), py::arg("ids"), py::arg("table_of_feature"),
       py::arg("combiners"), py::arg("padding_ids"), py::arg("output"), py::arg("first") = py::none(),
-      py::arg("stream") = 0, py::arg("num_threads") = 0,
+      py::arg("vectors") = py::none(), py::arg("stream") = 0, py::arg("num_threads") = 0,
       "Pools rows of the tables by blocks of ids, (batch, hotness) a feature, and writes the dot products of all "
-      "pairs of `first`, (batch, dim), and the pooled vectors into `output`. Further options: order, pad_to, "
+      "pairs of `first`, (batch, dim), and the pooled vectors into `output`. vectors: on a CPU, memory for the pooled "
+      "vectors, (batch, features * dim), which else every call allocates. Further options: order, pad_to, "
       "self_interaction, concat_first, tf32, as in dot_interaction_forward.");
-  module.def("lookup_interaction_grad", &Grad, py::arg("tables"), py::arg("ids"), py::arg("table_of_feature"),
-             py::arg("combiners"), py::arg("padding_ids"), py::arg("grad"), py::arg("pooled_grad"),
-             py::arg("first") = py::none(), py::arg("first_grad") = py::none(), py::arg("vectors") = py::none(),
-             py::arg("stream") = 0, py::arg("num_threads") = 0,
-             "Writes the gradient of the pooled vectors, (batch, features * dim), and of `first`, from that of the "
-             "output. vectors: on CUDA, where a feature has more than one id, memory like pooled_grad's.");
+  module.def(
+      "lookup_interaction_grad", &Grad, py::arg("tables"), py::arg("ids"), py::arg("table_of_feature"),
+      py::arg("combiners"), py::arg("padding_ids"), py::arg("grad"), py::arg("pooled_grad"),
+      py::arg("first") = py::none(), py::arg("first_grad") = py::none(), py::arg("vectors") = py::none(),
+      py::arg("stream") = 0, py::arg("num_threads") = 0,
+      "Writes the gradient of the pooled vectors, (batch, features * dim), and of `first`, from that of the "
+      "output. vectors: memory for the pooled vectors, like pooled_grad; needed on CUDA where a feature has more than "
+      "one id.");
 }
 
 }  // namespace merlin

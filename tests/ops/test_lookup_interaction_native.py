@@ -139,6 +139,14 @@ def test_results_repeat_to_the_bit(rng, device):
         assert np.array_equal(a, b)
 
 
+def test_memory_of_the_caller_changes_nothing(rng):
+    problem = Problem(rng, 9, (1, 3), 16, "float32", "float32")
+    output, vectors = np.zeros_like(problem.grad), np.full((9, 32), np.nan, np.float32)
+    native.lookup_interaction_forward(**problem.arguments(Device("numpy")), output=output, vectors=vectors)
+    np.testing.assert_array_equal(output, problem.run(Device("numpy"))[0].astype(np.float32))
+    np.testing.assert_allclose(vectors, np.concatenate(problem.vectors()[1:], axis=1), rtol=1e-5, atol=1e-6)
+
+
 def test_empty_batch(rng, device):
     output, grads = Problem(rng, 0, (1, 2), 16, "float32", "float32").run(device)
     assert output.shape == (0, 3)
