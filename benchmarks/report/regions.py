@@ -105,10 +105,14 @@ def dot_interaction(contests: Contests) -> str:
     fused = select(
         contests,
         device,
-        tuple((name, DOT, f"lookup_b65536_f27_d128_{name}", FORWARD, "") for name in ("fp32", "bf16")),
+        tuple(
+            (f"{dtype}, {ids}", DOT, f"lookup_b65536_f27_d128_{hot}{short}", FORWARD, "")
+            for ids, hot in (("one id each", ""), ("four ids each", "hot4_"))
+            for dtype, short in (("float32", "fp32"), ("bfloat16", "bf16"))
+        ),
     )
     if fused_lines := _one_op_and_two(fused):
-        text += "\n\nFused with the lookups of 26 tables, one id each, through TensorFlow, forward:\n\n" + fused_lines
+        text += "\n\nFused with the lookups of 26 tables, through TensorFlow, forward:\n\n" + fused_lines
     return text
 
 

@@ -172,7 +172,7 @@ def _fused(tmp_path, **rows):
 def test_lookups_fused_with_products_are_shown_with_and_without_loops(tmp_path):
     calls = {"merlin_tf": 0.4, "merlin_tf_two_ops": 0.8}
     assert _fused(tmp_path, fp32=calls) == (
-        "|  | one op | two ops | times |\n| --- | --- | --- | --- |\n| fp32 | 0.400 | 0.800 | 2.00 |"
+        "|  | one op | two ops | times |\n| --- | --- | --- | --- |\n| float32, one id each | 0.400 | 0.800 | 2.00 |"
     )
     loops = {"merlin_tf_loop": 0.25, "merlin_tf_two_ops_loop": 0.75}
     head, _, *body = _fused(tmp_path, fp32=calls | loops, bf16=calls).splitlines()
@@ -180,8 +180,8 @@ def test_lookups_fused_with_products_are_shown_with_and_without_loops(tmp_path):
         "|  | one op | two ops | times | one op, 8 steps a call | two ops, 8 steps a call | times, 8 steps a call |"
     )
     assert body == [
-        "| fp32 | 0.400 | 0.800 | 2.00 | 0.250 | 0.750 | 3.00 |",
-        "| bf16 | 0.400 | 0.800 | 2.00 | - | - | - |",
+        "| float32, one id each | 0.400 | 0.800 | 2.00 | 0.250 | 0.750 | 3.00 |",
+        "| bfloat16, one id each | 0.400 | 0.800 | 2.00 | - | - | - |",
     ]
 
 
