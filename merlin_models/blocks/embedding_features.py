@@ -71,8 +71,7 @@ class EmbeddingFeatures(TabularBlock):
     ) -> EmbeddingFeatures:
         """Tables for a schema's columns.
 
-        Columns whose domains have one name share a table of that name, of ``int_domain.max + 1`` rows. In
-        list columns
+        Columns whose domains have one name share a table of that name, of ``int_domain.max + 1`` rows. In list columns
         id 0 is padding, in whatever form the lists come: it is not looked up, and does not count in a mean.
 
         Args:

@@ -15,6 +15,7 @@ from merlin_models.blocks.masking import with_mask
 from merlin_models.blocks.ragged_layers import run_layer
 from merlin_models.blocks.symbolic import is_symbolic, rank_of
 from merlin_models.layers import FeatureConfig
+from merlin_models.layers.embedding_options import selected
 from merlin_models.schema import Schema, Tags
 
 
@@ -86,7 +87,7 @@ class SequenceEmbeddingFeatures(EmbeddingFeatures):
             sequence_combiner: a layer for the vectors of a list, which is copied for each list; or None.
             **kwargs: of the class.
         """
-        schema = schema if tags is None else schema.select_by_tag(tags)
+        schema = selected(schema, tags)
         combiners = {column.name: copied(sequence_combiner) for column in schema if column.is_list}
         return super().from_schema(schema, embedding_options, sequence_combiners=combiners, **kwargs)
 
