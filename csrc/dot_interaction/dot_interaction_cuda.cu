@@ -1,91 +1,10 @@
-// dot_interaction on CUDA, forward: launches by type and number of features; the kernel for more than 64 features, in
-// which a warp computes a block of 32 x 32 pairs.
+// dot_interaction on CUDA, forward: launches by type and number of features.
 #include "dot_interaction/dot_interaction_cuda.h"
+#include "dot_interaction/interaction_blocks.cuh"
 #include "dot_interaction/interaction_forward.cuh"
 
 namespace merlin {
 namespace {
-
-constexpr int kBlockRows = 32;  // features of a block of pairs, where there are more than 64
-
-// One block of 32 x 32 pairs of a sample a warp.
-template <typename T, bool kVector, bool kExact>
-__global__ void __launch_bounds__(kThreads)
-    interaction_blocks_kernel(const __grid_constant__ InteractionArgs args, T* output, int side, int64_t tasks) {
-  constexpr int kElements = kChunkBytes / sizeof(T), kRows = kBlockRows / 8;
-  const int lane = threadIdx.x % kWarp, group = lane / 4, quad = lane % 4;
-  const int blocks = side * (side + 1) / 2;
-  const Pairs pairs{args.features, args.self ? 1 : 0, args.lower};
-  const int first_pair = args.concat_first ? args.dim : 0;
-  for (int64_t task = int64_t{blockIdx.x} * kWarps + threadIdx.x / kWarp; task < tasks;
-       task += int64_t{gridDim.x} * kWarps) {
-    const int64_t sample = task / blocks;
-    int below = static_cast<int>(task % blocks), above = 0;  // the block's place: rows `above` >= columns `below`
-    while (below > above) below -= ++above;
-    T* const to = output + sample * args.width;
-    const char *left[kRows], *right[kRows];
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      const int i = kBlockRows * above + 8 * r + group, j = kBlockRows * below + 8 * r + group;
-      left[r] = i < args.features ? args.place[i].base + sample * args.place[i].stride : nullptr;
-      right[r] = j < args.features ? args.place[j].base + sample * args.place[j].stride : nullptr;
-    }
-    float total[2][kRows][4] = {};
-    for (int column = quad * (kElements / 4); column - quad * (kElements / 4) < args.dim; column += kElements) {
-      uint4 x[kRows], y[kRows];
-#pragma unroll
-      for (int r = 0; r < kRows; ++r) {
-        x[r] = LoadChunk<T, kVector>(left[r], column, args.dim);
-        y[r] = LoadChunk<T, kVector>(right[r], column, args.dim);
-      }
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        Operand<T, 2, kExact> columns[kRows];
-#pragma unroll
-        for (int r = 0; r < kRows; ++r) {
-          columns[r].Set(0, WordOf(y[r], 2 * half));
-          columns[r].Set(1, WordOf(y[r], 2 * half + 1));
-        }
-#pragma unroll
-        for (int m = 0; m < 2; ++m) {
-          Operand<T, 4, kExact> rows;
-#pragma unroll
-          for (int k = 0; k < 4; ++k) rows.Set(k, WordOf(x[2 * m + k % 2], 2 * half + k / 2));
-#pragma unroll
-          for (int n = 0; n < kRows; ++n) Multiply<T, kExact>(total[m][n], rows, columns[n]);
-        }
-      }
-    }
-#pragma unroll
-    for (int m = 0; m < 2; ++m) {
-#pragma unroll
-      for (int n = 0; n < kRows; ++n) {
-#pragma unroll
-        for (int k = 0; k < 4; ++k) {
-          const int i = kBlockRows * above + 16 * m + group + (k / 2) * 8;
-          const int j = kBlockRows * below + 8 * n + 2 * quad + k % 2;
-          if (pairs.has(i, j)) to[first_pair + pairs(i, j)] = RoundTo<T>(total[m][n][k]);
-        }
-      }
-    }
-    if (above == 0) {
-      const T* const first_row = reinterpret_cast<const T*>(args.place[0].base + sample * args.place[0].stride);
-      for (int d = lane; d < first_pair; d += kWarp) to[d] = __ldg(first_row + d);
-      const int used = first_pair + ((args.features * (args.features - 1)) >> 1) + pairs.self * args.features;
-      for (int k = used + lane; k < args.width; k += kWarp) to[k] = RoundTo<T>(0.0f);
-    }
-  }
-}
-
-template <typename T, bool kVector, bool kExact>
-void LaunchBlocks(const InteractionArgs& args, T* output, cudaStream_t stream) {
-  const int side = (args.features + kBlockRows - 1) / kBlockRows;
-  const int64_t tasks = args.batch * (side * (side + 1) / 2);
-  const auto blocks = std::min<int64_t>((tasks + kWarps - 1) / kWarps, int64_t{Multiprocessors()} * 16);
-  interaction_blocks_kernel<T, kVector, kExact>
-      <<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(args, output, side, tasks);
-  CheckLaunch("interaction_blocks_kernel");
-}
 
 template <typename T, bool kVector, bool kExact>
 void LaunchTiles(const InteractionArgs& args, void* output_ptr, cudaStream_t stream) {
@@ -100,9 +19,11 @@ void LaunchTiles(const InteractionArgs& args, void* output_ptr, cudaStream_t str
     case 4:
       return LaunchForward<DenseRows<T, 8, kVector>, 4, kChunksUnderWay<T, 4>, kExact>(args, output, stream);
     default:
-      return LaunchBlocks<T, kVector, kExact>(args, output, stream);
+      return args.features <= 3 * kBlockRows ? LaunchBlocks<T, 3, kExact>(args, output, kVector, stream)
+                                             : LaunchBlocks<T, 4, kExact>(args, output, kVector, stream);
   }
 }
+static_assert(kMaxInteractionFeatures <= 4 * kBlockRows);
 
 }  // namespace
 

@@ -1,6 +1,7 @@
 // dot_interaction on CUDA, backward: launches by type and number of features.
 #include "dot_interaction/dot_interaction_cuda.h"
 #include "dot_interaction/interaction_gradient.cuh"
+#include "dot_interaction/interaction_gradient_blocks.cuh"
 
 namespace merlin {
 namespace {
@@ -8,9 +9,9 @@ namespace {
 template <typename T, bool kVector, bool kExact>
 void LaunchSide(const GradientArgs& args, cudaStream_t stream) {
   if (args.x.features <= kBlockRows) {
-    LaunchGradient<DenseRows<T, 8, kVector>, kVector, kExact, true>(args, stream);
+    LaunchGradient<DenseRows<T, 8, kVector>, kVector, kExact>(args, stream);
   } else {
-    LaunchGradient<DenseRows<T, 8, kVector>, kVector, kExact, false>(args, stream);
+    LaunchGradientBlocks<T, kVector, kExact>(args, stream);
   }
 }
 

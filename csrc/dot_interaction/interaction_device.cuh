@@ -6,6 +6,7 @@
 // and calls them what the instruction wants: quads of lanes read 64 contiguous bytes, and nothing is transposed.
 #pragma once
 
+#include <algorithm>
 #include <type_traits>
 
 #include "common/cuda_utils.cuh"
@@ -15,6 +16,7 @@
 namespace merlin {
 
 constexpr int kWarp = 32;
+constexpr int kBlockRows = 32;  // features that a warp's operands hold
 constexpr unsigned kAllLanes = 0xffffffffu;
 
 // Where a feature's rows are. Without ids: that of sample 0, and how far apart those of consecutive samples; with ids:
@@ -252,11 +254,24 @@ struct OneHotRows {
   }
 };
 
+// A packed row of `bytes`, with its place within 16 bytes before it.
+inline int StagedBytes(int bytes) { return (bytes + 31) / 16 * 16; }
+
 // Host side: places of the parts' rows, and whether all are fit for LoadChunk<kVector>.
 InteractionArgs ArgsOf(const Interaction& call);
 void PlaceGradients(const Interaction& call, GradientPlace (&places)[kMaxInteractionFeatures]);
 bool RowsAreAligned(const Interaction& call, bool with_gradients);
 int Multiprocessors();
+
+// Lets the kernel have `shared` bytes a block, and returns how many blocks of `threads` the device runs at once.
+template <typename Kernel>
+int64_t BlocksAtOnce(Kernel kernel, int threads, int shared) {
+  CheckCuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "cudaFuncSetAttribute");
+  int resident = 0;
+  CheckCuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, threads, shared),
+            "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
+  return int64_t{Multiprocessors()} * std::max(resident, 1);
+}
 
 template <typename T>
 constexpr DType kDTypeOf = std::is_same_v<T, float>    ? DType::kFloat32

@@ -58,11 +58,12 @@ __device__ __forceinline__ void MultiplyChunks(float (&total)[kTiles][2 * kTiles
   }
 }
 
-// Writes `bytes` of shared memory to global memory. `staged` has the same place within 16 bytes as `to`.
-__device__ __forceinline__ void Flush(const char* staged, char* to, int bytes, int element, int lane) {
+// Writes `bytes` of shared memory to global memory, by `threads` of which the caller is number `thread`. `staged` has
+// the same place within 16 bytes as `to`.
+__device__ __forceinline__ void Flush(const char* staged, char* to, int bytes, int element, int thread, int threads) {
   const int shift = static_cast<int>(reinterpret_cast<uintptr_t>(to) & 15);
   const int chunks = (shift + bytes + 15) / 16;
-  for (int c = lane; c < chunks; c += kWarp) {
+  for (int c = thread; c < chunks; c += threads) {
     const int begin = c * 16 - shift;  // may be negative in the first
     if (begin >= 0 && begin + 16 <= bytes) {
       *reinterpret_cast<uint4*>(to + begin) = *reinterpret_cast<const uint4*>(staged + begin);
@@ -78,14 +79,28 @@ __device__ __forceinline__ void Flush(const char* staged, char* to, int bytes, i
   }
 }
 
-// A packed row with its place within 16 bytes before it, and behind it room for an element of each lane.
-inline int StagedBytes(int width, int element) { return ((width + kWarp) * element + 31) / 16 * 16; }
+// A packed row in shared memory, and behind it room for an element of each lane.
+inline int StagedRowBytes(int width, int element) { return StagedBytes((width + kWarp) * element); }
 
 // How many products a lane holds of a sample: of each 8 x 8 block of the lower triangle two rows' two.
 template <int kTiles>
 constexpr int kProducts = 4 * kTiles * (kTiles + 1);
 template <int kTiles>
 constexpr int kProductListBytes = kProducts<kTiles> * kWarp * static_cast<int>(sizeof(uint16_t));
+
+// Calls body(number, m, n, k) for each product of a lane, total[m][n][k], with constants.
+template <int kTiles, typename Body>
+__device__ __forceinline__ void ForEachProduct(Body&& body) {
+  int number = 0;
+#pragma unroll
+  for (int m = 0; m < kTiles; ++m) {
+#pragma unroll
+    for (int n = 0; n < 2 * (m + 1); ++n) {
+#pragma unroll
+      for (int k = 0; k < 4; ++k, ++number) body(number, m, n, k);
+    }
+  }
+}
 
 // Lists for every lane where its products go in the packed row, in bytes: the same in every sample, and dear to compute
 // for each. What is no pair goes behind the row, to a place of the lane's own. By the block; its threads must meet
@@ -95,20 +110,12 @@ __device__ __forceinline__ void ListProducts(const InteractionArgs& args, uint16
   const int lane = threadIdx.x % kWarp, group = lane / 4, quad = lane % 4;
   const Pairs pairs{args.features, args.self ? 1 : 0, args.lower};
   const int first_pair = args.concat_first ? args.dim : 0;
-  int number = 0;
-#pragma unroll
-  for (int m = 0; m < kTiles; ++m) {
-#pragma unroll
-    for (int n = 0; n < 2 * (m + 1); ++n) {
-#pragma unroll
-      for (int k = 0; k < 4; ++k, ++number) {
-        if (number % kWarps != threadIdx.x / kWarp) continue;
-        const int i = 16 * m + group + (k / 2) * 8, j = 8 * n + 2 * quad + k % 2;
-        const int place = pairs.has(i, j) ? first_pair + pairs(i, j) : args.width + lane;
-        list[(number / 8 * kWarp + lane) * 8 + number % 8] = static_cast<uint16_t>(place * sizeof(T));
-      }
-    }
-  }
+  ForEachProduct<kTiles>([&](int number, int m, int n, int k) {
+    if (number % kWarps != threadIdx.x / kWarp) return;
+    const int i = 16 * m + group + (k / 2) * 8, j = 8 * n + 2 * quad + k % 2;
+    const int place = pairs.has(i, j) ? first_pair + pairs(i, j) : args.width + lane;
+    list[(number / 8 * kWarp + lane) * 8 + number % 8] = static_cast<uint16_t>(place * sizeof(T));
+  });
 }
 
 // Lays the packed row of a sample out in shared memory, by what ListProducts listed, and writes it.
@@ -120,25 +127,17 @@ __device__ __forceinline__ void WriteProducts(const InteractionArgs& args, const
   const int shift = static_cast<int>(reinterpret_cast<uintptr_t>(to) & 15);
   char* const staged = staging + shift;
   for (int d = lane; d < first_pair; d += kWarp) reinterpret_cast<T*>(staged)[d] = __ldg(first_row + d);
-  int number = 0;
   uint4 places;
-#pragma unroll
-  for (int m = 0; m < kTiles; ++m) {
-#pragma unroll
-    for (int n = 0; n < 2 * (m + 1); ++n) {
-#pragma unroll
-      for (int k = 0; k < 4; ++k, ++number) {
-        if (number % 8 == 0) places = reinterpret_cast<const uint4*>(list)[number / 8 * kWarp + lane];
-        const uint32_t two = WordOf(places, number % 8 / 2), place = number % 2 ? two >> 16 : two & 0xffffu;
-        *reinterpret_cast<T*>(staged + place) = RoundTo<T>(total[m][n][k]);
-      }
-    }
-  }
+  ForEachProduct<kTiles>([&](int number, int m, int n, int k) {
+    if (number % 8 == 0) places = reinterpret_cast<const uint4*>(list)[number / 8 * kWarp + lane];
+    const uint32_t two = WordOf(places, number % 8 / 2), place = number % 2 ? two >> 16 : two & 0xffffu;
+    *reinterpret_cast<T*>(staged + place) = RoundTo<T>(total[m][n][k]);
+  });
   const int used = first_pair + ((args.features * (args.features - 1)) >> 1) + (args.self ? args.features : 0);
   __syncwarp();
   for (int k = used + lane; k < args.width; k += kWarp) reinterpret_cast<T*>(staged)[k] = RoundTo<T>(0.0f);
   __syncwarp();
-  Flush(staged, reinterpret_cast<char*>(to), args.width * static_cast<int>(sizeof(T)), sizeof(T), lane);
+  Flush(staged, reinterpret_cast<char*>(to), args.width * static_cast<int>(sizeof(T)), sizeof(T), lane, kWarp);
   __syncwarp();
 }
 
@@ -199,13 +198,8 @@ template <typename Rows, int kTiles, int kChunks, bool kExact>
 void LaunchForward(const InteractionArgs& args, typename Rows::Element* output, cudaStream_t stream) {
   using T = typename Rows::Element;
   const auto kernel = interaction_kernel<Rows, kTiles, kChunks, kExact>;
-  const int staged = StagedBytes(args.width, sizeof(T)), shared = kProductListBytes<kTiles> + kWarps * staged;
-  CheckCuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "cudaFuncSetAttribute");
-  int resident = 0;
-  CheckCuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, kThreads, shared),
-            "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
-  const auto blocks =
-      std::min<int64_t>((args.batch + kWarps - 1) / kWarps, int64_t{Multiprocessors()} * std::max(resident, 1));
+  const int staged = StagedRowBytes(args.width, sizeof(T)), shared = kProductListBytes<kTiles> + kWarps * staged;
+  const auto blocks = std::min((args.batch + kWarps - 1) / kWarps, BlocksAtOnce(kernel, kThreads, shared));
   kernel<<<static_cast<unsigned>(blocks), kThreads, shared, stream>>>(args, output, staged);
   CheckLaunch("interaction_kernel");
 }

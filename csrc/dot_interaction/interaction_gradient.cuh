@@ -1,4 +1,4 @@
-// dot_interaction on CUDA, backward: dX = (dP + dP^T) X, over any source of the rows of X.
+// dot_interaction on CUDA, backward, of up to 32 features: dX = (dP + dP^T) X, over any source of the rows of X.
 //
 // A warp computes one sample after the other. The packed dP of the next sample comes by asynchronous copies while this
 // one's is unpacked into the symmetric matrix, which the lanes hold as the left operand. X is the right operand; its
@@ -16,7 +16,6 @@
 namespace merlin {
 namespace {
 
-constexpr int kBlockRows = 32;     // features that the operands of a warp hold
 constexpr int kColumnBytes = 128;  // of a row: what a block of columns is
 constexpr int kMaxShared = 200 * 1024;
 
@@ -55,10 +54,10 @@ __device__ __forceinline__ Operand<T, 2, kExact> RightOperand(const uint4 (&x)[8
   return right;
 }
 
-// The symmetric matrix' left operands for rows [32 above, +32) and columns [32 below, +32), from the packed pairs.
+// The symmetric matrix' left operands from the packed pairs.
 template <typename T, bool kExact>
 __device__ __forceinline__ void LoadSymmetric(Operand<T, 4, kExact> (&left)[2][Geometry<T>::kSteps], const T* packed,
-                                              const Pairs& pairs, int above, int below, int group, int quad) {
+                                              const Pairs& pairs, int group, int quad) {
   const auto entry = [&](int i, int j) -> float {
     const int high = max(i, j), low = min(i, j);
     if (high >= pairs.features || (high == low && !pairs.self)) return 0.0f;
@@ -71,12 +70,12 @@ __device__ __forceinline__ void LoadSymmetric(Operand<T, 4, kExact> (&left)[2][G
     for (int step = 0; step < Geometry<T>::kSteps; ++step) {
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
-        const int i = kBlockRows * above + 16 * m + group + (k % 2) * 8;
+        const int i = 16 * m + group + (k % 2) * 8;
         if constexpr (sizeof(T) == 4) {
-          const int j = kBlockRows * below + 8 * step + quad + (k / 2) * 4;
+          const int j = 8 * step + quad + (k / 2) * 4;
           left[m][step].Set(k, __float_as_uint(entry(i, j)));
         } else {
-          const int j = kBlockRows * below + 16 * step + 2 * quad + (k / 2) * 8;
+          const int j = 16 * step + 2 * quad + (k / 2) * 8;
           const T pair[2] = {RoundTo<T>(entry(i, j)), RoundTo<T>(entry(i, j + 1))};
           left[m][step].Set(k, *reinterpret_cast<const uint32_t*>(pair));
         }
@@ -85,11 +84,12 @@ __device__ __forceinline__ void LoadSymmetric(Operand<T, 4, kExact> (&left)[2][G
   }
 }
 
-// One sample's dP, `bytes` from `from` on, into shared memory at the same place within 16 bytes.
-__device__ __forceinline__ void CopyPacked(char* staging, const char* from, int bytes, int lane) {
+// One sample's dP, `bytes` from `from` on, into shared memory at the same place within 16 bytes, by `threads` of which
+// the caller is number `thread`.
+__device__ __forceinline__ void CopyPacked(char* staging, const char* from, int bytes, int thread, int threads) {
   const int shift = static_cast<int>(reinterpret_cast<uintptr_t>(from) & 15);
   const int chunks = (shift + bytes + 15) / 16;
-  for (int c = lane; c < chunks; c += kWarp) {
+  for (int c = thread; c < chunks; c += threads) {
     // The first chunk may begin before the row, within its 16 bytes; the last one must not end behind it.
     const int missing = max(0, c * 16 + 16 - (shift + bytes));
     __pipeline_memcpy_async(staging + c * 16, from - shift + c * 16, 16, missing);
@@ -114,8 +114,40 @@ __device__ __forceinline__ void StoreRow(char* row, int column, int dim, const f
   }
 }
 
-// kSingle: up to 32 features, so that the symmetric matrix stays in registers.
-template <typename Rows, bool kVector, bool kExact, bool kSingle>
+// Writes the gradients of the features from `first` on that a warp has in a block of columns which begins at `begin`.
+// `concatenated`: of the first feature's own columns of the output, or null. Number n of total[m][n] is an element of
+// what a lane loads; k says which row and which half of 32 bytes.
+template <typename T, bool kVector>
+__device__ __forceinline__ void StoreGradients(const float (&total)[2][Geometry<T>::kTilesOfColumns][4],
+                                               const GradientPlace* places, int features, int first, int begin,
+                                               int64_t sample, int dim, const T* concatenated, int group, int quad) {
+  using G = Geometry<T>;
+#pragma unroll
+  for (int m = 0; m < 2; ++m) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int feature = first + 16 * m + 8 * half + group;
+      if (feature >= features) continue;
+      char* const row = places[feature].base + sample * places[feature].stride;
+#pragma unroll
+      for (int k = 0; k < 2; ++k) {
+        const int column = begin + (2 * quad + k) * G::kElements;
+        float value[G::kElements];
+#pragma unroll
+        for (int n = 0; n < G::kElements; ++n) value[n] = total[m][n][2 * half + k];
+        if (feature == 0 && concatenated != nullptr) {
+#pragma unroll
+          for (int n = 0; n < G::kElements; ++n) {
+            if (column + n < dim) value[n] += AsFloat(concatenated[column + n]);
+          }
+        }
+        StoreRow<T, kVector>(row, column, dim, value);
+      }
+    }
+  }
+}
+
+template <typename Rows, bool kVector, bool kExact>
 __global__ void __launch_bounds__(128, kExact ? 2 : 3)
     interaction_gradient_kernel(const __grid_constant__ GradientArgs args, int staged_bytes) {
   using T = typename Rows::Element;
@@ -127,7 +159,6 @@ __global__ void __launch_bounds__(128, kExact ? 2 : 3)
   const int64_t step = int64_t{gridDim.x} * warps;
   const int64_t first = int64_t{blockIdx.x} * warps + warp;
   const int features = args.x.features, dim = args.x.dim, row_bytes = args.x.width * static_cast<int>(sizeof(T));
-  const int side = (features + kBlockRows - 1) / kBlockRows;
   const int column_blocks = (dim + G::kColumns - 1) / G::kColumns;
   const Pairs pairs{features, args.x.self ? 1 : 0, args.x.lower};
   const int first_pair = args.x.concat_first ? dim : 0;
@@ -138,20 +169,17 @@ __global__ void __launch_bounds__(128, kExact ? 2 : 3)
     return staging + stage * staged_bytes + (reinterpret_cast<uintptr_t>(packed_of(sample)) & 15);
   };
   const auto fetch = [&](int64_t sample, int stage) {
-    if (sample < args.x.batch) CopyPacked(staging + stage * staged_bytes, packed_of(sample), row_bytes, lane);
+    if (sample < args.x.batch) CopyPacked(staging + stage * staged_bytes, packed_of(sample), row_bytes, lane, kWarp);
     __pipeline_commit();
   };
 
   uint4 x[8];
-  // Of up to 32 features a lane has the same ones in every sample; of more it must look up where they are each time.
-  constexpr bool kKeepsRows = kSingle && !Rows::kStartIsCheap;
   Rows rows;
-  if constexpr (kKeepsRows) rows.Start(args.x, first, step, [&](int r) { return G::FeatureOf(r, quad); });
-  const auto load = [&](int64_t sample, int below, int block) {
+  const auto feature_of = [&](int r) { return G::FeatureOf(r, quad); };
+  if constexpr (!Rows::kStartIsCheap) rows.Start(args.x, first, step, feature_of);
+  const auto load = [&](int64_t sample, int block) {
     const int column = block * G::kColumns + group * G::kElements;
-    if constexpr (!kKeepsRows) {
-      rows.Start(args.x, sample, step, [&](int r) { return kBlockRows * below + G::FeatureOf(r, quad); });
-    }
+    if constexpr (Rows::kStartIsCheap) rows.Start(args.x, sample, step, feature_of);
     const char* from[8];
 #pragma unroll
     for (int r = 0; r < 8; ++r) from[r] = rows.Row(r);
@@ -161,65 +189,33 @@ __global__ void __launch_bounds__(128, kExact ? 2 : 3)
 
   fetch(first, 0);
   fetch(first + step, 1);
-  load(first, 0, 0);
+  load(first, 0);
   int stage = 0;
   for (int64_t sample = first; sample < args.x.batch; sample += step, stage ^= 1) {
     __pipeline_wait_prior(1);
     __syncwarp();
     const T* const row_of_grad = reinterpret_cast<const T*>(place_of(sample, stage));
-    const T* const packed = row_of_grad + first_pair;
     Operand<T, 4, kExact> left[2][G::kSteps];
-    if constexpr (kSingle) LoadSymmetric<T, kExact>(left, packed, pairs, 0, 0, group, quad);
-    for (int above = 0; above < side; ++above) {
-      for (int block = 0; block < column_blocks; ++block) {
-        float total[2][G::kTilesOfColumns][4] = {};
-        for (int below = 0; below < side; ++below) {
-          if constexpr (!kSingle) LoadSymmetric<T, kExact>(left, packed, pairs, above, below, group, quad);
+    LoadSymmetric<T, kExact>(left, row_of_grad + first_pair, pairs, group, quad);
+    for (int block = 0; block < column_blocks; ++block) {
+      float total[2][G::kTilesOfColumns][4] = {};
 #pragma unroll
-          for (int n = 0; n < G::kTilesOfColumns; ++n) {
+      for (int n = 0; n < G::kTilesOfColumns; ++n) {
 #pragma unroll
-            for (int k = 0; k < G::kSteps; ++k) {
-              const Operand<T, 2, kExact> right = RightOperand<T, kExact>(x, k, n);
-              Multiply<T, kExact>(total[0][n], left[0][k], right);
-              if (kBlockRows * above + 16 < features) Multiply<T, kExact>(total[1][n], left[1][k], right);
-            }
-          }
-          if (below + 1 < side) {
-            load(sample, below + 1, block);
-          } else if (block + 1 < column_blocks) {
-            load(sample, 0, block + 1);
-          } else if (above + 1 < side) {
-            load(sample, 0, 0);
-          } else if (sample + step < args.x.batch) {
-            if constexpr (kKeepsRows) rows.Next(args.x, sample, step);
-            load(sample + step, 0, 0);
-          }
-        }
-        // Number n of total[m][n] is an element of what a lane loads; k says which row and which half of 32 bytes.
-#pragma unroll
-        for (int m = 0; m < 2; ++m) {
-#pragma unroll
-          for (int half = 0; half < 2; ++half) {
-            const int feature = kBlockRows * above + 16 * m + 8 * half + group;
-            if (feature >= features) continue;
-            char* const row = args.dx[feature].base + sample * args.dx[feature].stride;
-#pragma unroll
-            for (int k = 0; k < 2; ++k) {
-              const int column = block * G::kColumns + (2 * quad + k) * G::kElements;
-              float value[G::kElements];
-#pragma unroll
-              for (int n = 0; n < G::kElements; ++n) value[n] = total[m][n][2 * half + k];
-              if (feature == 0 && first_pair > 0) {
-#pragma unroll
-                for (int n = 0; n < G::kElements; ++n) {
-                  if (column + n < dim) value[n] += AsFloat(row_of_grad[column + n]);
-                }
-              }
-              StoreRow<T, kVector>(row, column, dim, value);
-            }
-          }
+        for (int k = 0; k < G::kSteps; ++k) {
+          const Operand<T, 2, kExact> right = RightOperand<T, kExact>(x, k, n);
+          Multiply<T, kExact>(total[0][n], left[0][k], right);
+          if (features > 16) Multiply<T, kExact>(total[1][n], left[1][k], right);
         }
       }
+      if (block + 1 < column_blocks) {
+        load(sample, block + 1);
+      } else if (sample + step < args.x.batch) {
+        if constexpr (!Rows::kStartIsCheap) rows.Next(args.x, sample, step);
+        load(sample + step, 0);
+      }
+      StoreGradients<T, kVector>(total, args.dx, features, 0, block * G::kColumns, sample, dim,
+                                 first_pair > 0 ? row_of_grad : nullptr, group, quad);
     }
     __syncwarp();
     fetch(sample + 2 * step, stage);
@@ -227,20 +223,15 @@ __global__ void __launch_bounds__(128, kExact ? 2 : 3)
   __pipeline_wait_prior(0);
 }
 
-template <typename Rows, bool kVector, bool kExact, bool kSingle>
+template <typename Rows, bool kVector, bool kExact>
 void LaunchGradient(const GradientArgs& args, cudaStream_t stream) {
   using T = typename Rows::Element;
-  const auto kernel = interaction_gradient_kernel<Rows, kVector, kExact, kSingle>;
-  const int staged = (args.x.width * static_cast<int>(sizeof(T)) + 31) / 16 * 16;
+  const auto kernel = interaction_gradient_kernel<Rows, kVector, kExact>;
+  const int staged = StagedBytes(args.x.width * static_cast<int>(sizeof(T)));
   int warps = 4;
   while (warps > 1 && warps * 2 * staged > kMaxShared) warps /= 2;
   const int shared = warps * 2 * staged;
-  CheckCuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "cudaFuncSetAttribute");
-  int resident = 0;
-  CheckCuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, warps * kWarp, shared),
-            "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
-  const auto blocks =
-      std::min<int64_t>((args.x.batch + warps - 1) / warps, int64_t{Multiprocessors()} * std::max(resident, 1));
+  const auto blocks = std::min((args.x.batch + warps - 1) / warps, BlocksAtOnce(kernel, warps * kWarp, shared));
   kernel<<<static_cast<unsigned>(blocks), warps * kWarp, shared, stream>>>(args, staged);
   CheckLaunch("interaction_gradient_kernel");
 }

@@ -204,15 +204,10 @@ void LaunchPooled(const InteractionArgs& x, T* output, cudaStream_t stream) {
   // Whole chunks, and 64 bytes more or less than a multiple of 128: the eight lanes that read at once read two rows.
   const int vector = args.lanes * 16 / static_cast<int>(sizeof(Table)) * static_cast<int>(sizeof(T));
   args.row_bytes = (std::max(vector, kChunkBytes) + 127) / 128 * 128 + 64;
-  args.staged_bytes = StagedBytes(x.width, sizeof(T));
+  args.staged_bytes = StagedRowBytes(x.width, sizeof(T));
   const PooledMemory memory = MemoryOf(args);
   const int shared = kProductListBytes<kTiles> + kWarps * memory.bytes;
-  CheckCuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "cudaFuncSetAttribute");
-  int resident = 0;
-  CheckCuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, kThreads, shared),
-            "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
-  const auto blocks =
-      std::min<int64_t>((x.batch + kWarps - 1) / kWarps, int64_t{Multiprocessors()} * std::max(resident, 1));
+  const auto blocks = std::min((x.batch + kWarps - 1) / kWarps, BlocksAtOnce(kernel, kThreads, shared));
   kernel<<<static_cast<unsigned>(blocks), kThreads, shared, stream>>>(args, output, memory);
   CheckLaunch("pooled_interaction_kernel");
 }

@@ -129,8 +129,8 @@ void LookupInteractionGradientCuda(const Interaction& call, const BagBatch& bags
     using T = decltype(element);
     using Rows = OneHotRows<T, decltype(table), 8>;
     constexpr bool kFloat = std::is_same_v<T, float>;
-    if (kFloat && !call.tf32) return LaunchGradient<Rows, true, kFloat, true>(args, stream);
-    LaunchGradient<Rows, true, false, true>(args, stream);
+    if (kFloat && !call.tf32) return LaunchGradient<Rows, true, kFloat>(args, stream);
+    LaunchGradient<Rows, true, false>(args, stream);
   });
 }
 

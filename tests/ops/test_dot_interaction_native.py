@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -84,9 +86,31 @@ def test_tf32(rng, count):
         check(rng, Device("torch"), 5, count, dim, "float32", tf32=True, concat_first=True)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float32", "tf32", "float16", "bfloat16"])
+@pytest.mark.parametrize("count", [34, 65, 80, 81, 96, 97, 100, 112, 113, 127, 128])
+def test_samples_of_a_block_of_threads_each(rng, count, dtype):
+    """Warps share a sample: blocks of 32 features and tiles of 16 that are full or not, one panel of columns or more."""
+    tf32 = dtype == "tf32"
+    options = itertools.product(["lower", "upper"], [False, True], [False, True])
+    dims = itertools.cycle([1, 5, 16, 24, 32, 33, 40, 64, 100, 136, 161])
+    for order, self_interaction, concat_first in options:
+        for batch, pad_to in ((1, 1), (3, 8)):
+            dim = next(dims)
+            shape = {
+                "order": order,
+                "self_interaction": self_interaction,
+                "concat_first": concat_first,
+                "pad_to": pad_to,
+            }
+            type_ = "float32" if tf32 else dtype
+            check(rng, Device("torch"), batch, count, dim, type_, tf32=tf32, scale=dim**-0.25, **shape)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_extremes(rng, device, dtype):
     check(rng, device, 2, 128, 1024, dtype, scale=0.1, concat_first=True, self_interaction=True, pad_to=8)
+    check(rng, device, 3, 128, 40, dtype, scale=0.4, concat_first=True, order="upper", pad_to=1024)
     check(rng, device, 3, 1, 5, dtype, self_interaction=True)
     check(rng, device, 3, 1, 5, dtype, concat_first=True)
     check(rng, device, 3, 1, 5, dtype)  # no pairs at all
@@ -96,13 +120,19 @@ def test_extremes(rng, device, dtype):
 def test_more_samples_than_a_wave_of_blocks(rng):
     check(rng, Device("torch"), 20011, 9, 8, "bfloat16", scale=0.5, concat_first=True)
     check(rng, Device("torch"), 20011, 20, 12, "float32", scale=0.5)
+    check(rng, Device("torch"), 2503, 34, 8, "bfloat16", scale=0.5, pad_to=4)
+    check(rng, Device("torch"), 1201, 65, 12, "float32", scale=0.5, self_interaction=True)
+    check(rng, Device("torch"), 1201, 65, 40, "float16", scale=0.3, order="upper")
+    check(rng, Device("torch"), 1201, 100, 5, "bfloat16", scale=0.5, concat_first=True)
 
 
-def test_results_repeat_to_the_bit(rng, device):
-    x = device.to(rng.normal(size=(100, 27, 33)).astype(np.float32))
+@pytest.mark.parametrize("count", [27, 50, 100])
+def test_results_repeat_to_the_bit(rng, device, count):
+    x = device.to(rng.normal(size=(100, count, 33)).astype(np.float32))
     outputs = []
     for _ in range(2):
-        output, grads = (device.to(np.zeros(shape, np.float32)) for shape in ((100, 351), (100, 27, 33)))
+        shapes = (100, count * (count - 1) // 2), (100, count, 33)
+        output, grads = (device.to(np.zeros(shape, np.float32)) for shape in shapes)
         native.dot_interaction_forward([x], output)
         native.dot_interaction_grad([x], output, [grads])
         outputs.append((device.back(output), device.back(grads)))
