@@ -16,6 +16,7 @@ ITEM = {"movieId": 3_707, "genres": 21}
 LONGEST = 6  # of the lists of genres
 TEMPERATURE, LEARNING_RATE = 0.1, 0.001
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}  # of the first loss, relative; float32 may be TF32 on a GPU
+STEPS_TO_A_CHANGE = 32  # at most: a bfloat16 sum of a large batch has steps of its own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,12 +94,16 @@ def check(provider: Provider, problem: TwoTowerProblem, mode: str, optimizer: st
     """The relative error of the loss before the first step.
 
     Raises:
-        NotEqual: if it is larger than the tolerance, or the step does not lower the loss.
+        NotEqual: if it is larger than the tolerance, or the first steps that change the loss do not lower it.
     """
-    before, after = (provider.loss_of_step() for _ in range(2))
+    before = after = provider.loss_of_step()
+    for _ in range(STEPS_TO_A_CHANGE):
+        after = provider.loss_of_step()
+        if after != before:
+            break
     error = abs(before - problem.loss) / problem.loss
     if not error <= TOLERANCE[problem.case.dtype]:
         raise NotEqual(f"the loss is {before}, that of the reference {problem.loss}")
     if not after < before:
-        raise NotEqual(f"a step must lower the loss: it was {before}, then {after}")
+        raise NotEqual(f"steps must lower the loss: it was {before}, then {after}")
     return error

@@ -32,5 +32,8 @@ def test_wrong_losses_are_refused():
     assert bench.check(Told(problem.loss, problem.loss - 1), problem, "update", "adam") == 0
     with pytest.raises(NotEqual, match="the loss is"):
         bench.check(Told(problem.loss * 1.01, 0.0), problem, "update", "adam")
-    with pytest.raises(NotEqual, match="a step must lower the loss"):
-        bench.check(Told(problem.loss, problem.loss), problem, "update", "adam")
+    with pytest.raises(NotEqual, match="steps must lower the loss"):
+        bench.check(Told(*[problem.loss] * 100), problem, "update", "adam")
+    with pytest.raises(NotEqual, match="steps must lower the loss"):
+        bench.check(Told(problem.loss, problem.loss, problem.loss + 1), problem, "update", "adam")
+    assert bench.check(Told(problem.loss, problem.loss, problem.loss - 1), problem, "update", "adam") == 0
