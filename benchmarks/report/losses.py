@@ -18,9 +18,8 @@ WAYS: tuple[tuple[str, tuple[str, ...], tuple[str, ...] | None], ...] = (
 # Why, by the kind of device, the op and the mode, or "" for all modes. Numbers are in the rows, never here.
 _OF_THE_HOST = "a program of XLA's costs the host less than a graph with an op of ours"
 REASONS = {
-    ("gpu", "dot_interaction", ""): "Up to 40 features bound by the host: the bare kernel takes a part of the call's "
-    f"time, and {_OF_THE_HOST}. With 100 features the kernel is another, in which a warp computes 32 x 32 pairs: it reads "
-    "each vector about five times and stores products one by one.",
+    ("gpu", "dot_interaction", ""): "Bound by the host: the bare kernel takes a part of the call's "
+    f"time, and {_OF_THE_HOST}.",
     (
         "gpu",
         "embedding_bag",
