@@ -24,7 +24,8 @@ REASONS = {
         "gpu",
         "embedding_bag",
         "forward",
-    ): "Level but for the last digit: both kernels wait for random reads of short rows.",
+    ): "Level but for the last digit: both kernels wait for random reads of short rows. In "
+    f"TensorFlow a call alone is bound by the host, and {_OF_THE_HOST}; eight steps in one call are not.",
     (
         "gpu",
         "inbatch_softmax",
