@@ -15,7 +15,7 @@ QUERY = {"userId": 6_041, "gender": 4, "age": 9, "occupation": 23, "zipcode": 3_
 ITEM = {"movieId": 3_707, "genres": 21}
 LONGEST = 6  # of the lists of genres
 TEMPERATURE, LEARNING_RATE = 0.1, 0.001
-TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}  # of the first loss, relative; float32 may be TF32 on a GPU
+TOLERANCE = {"float32": 5e-4, "bfloat16": 2e-2}  # of the first loss, relative; TF32 makes 1.2e-4 of 64 rows
 STEPS_TO_A_CHANGE = 32  # at most: a bfloat16 sum of a large batch has steps of its own
 
 

@@ -143,10 +143,13 @@ class CutCrossEntropy(TorchProvider):
 
     name = "cut_cross_entropy"
     requires = ("torch", "cut_cross_entropy")
+    has_float32_gradient = False
 
     def unsupported(self, case: Any, device: str, mode: str, optimizer: str) -> str:
         if device == "cpu":
             return "measured on GPUs only"
+        if mode == "full" and case.dtype == "float32" and not self.has_float32_gradient:
+            return "its gradient takes 2-byte vectors alone"
         return "" if case.plain else "has no log_q and no mask: see the plain cases"
 
     def memory_bytes(self, problem: Any, device: str, mode: str, optimizer: str) -> int:
@@ -165,6 +168,7 @@ class Liger(CutCrossEntropy):
 
     name = "liger"
     requires = ("torch", "liger_kernel")
+    has_float32_gradient = True
 
     def unsupported(self, case: Any, device: str, mode: str, optimizer: str) -> str:
         if mode == "forward":

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.ops import inbatch_softmax_problem as problems
+from benchmarks.ops.inbatch_softmax_torch import CutCrossEntropy, Liger
 from merlin_models.ops import inbatch_softmax_reference
 
 
@@ -31,3 +32,20 @@ def test_expected(monkeypatch, plain):
 def test_batches_are_whole_blocks():
     with pytest.raises(ValueError, match=r"batch must be at most 2048, or a multiple of it. Received: 3000"):
         problems.Case("case", 3000, 8).build()
+
+
+@pytest.mark.parametrize(
+    ("peer", "dtype", "mode", "word"),
+    [
+        (CutCrossEntropy, "float32", "full", "2-byte vectors"),
+        (CutCrossEntropy, "float32", "forward", ""),
+        (CutCrossEntropy, "bfloat16", "full", ""),
+        (Liger, "float32", "full", ""),
+        (Liger, "bfloat16", "forward", "in the forward pass"),
+    ],
+)
+def test_losses_for_language_models_say_what_they_cannot(peer, dtype, mode, word):
+    case = problems.Case("case", 64, 16, dtype=dtype, plain=True)
+    reason = peer().unsupported(case, "cuda", mode, "")
+    assert word in reason
+    assert bool(word) == bool(reason)
