@@ -20,7 +20,7 @@ _ALL = [
     Case("two_tower_ml1m_b16384", 16_384, ("more", "cuda")),
     Case("two_tower_ml1m_b32768", 32_768, ("cuda",)),
     Case("two_tower_ml1m_b16384_bf16", 16_384, ("cuda",), dtype="bfloat16"),
-    Case("two_tower_ml1m_b64", 64, ("smoke",), dim=8, layers=(16, 8)),
+    Case("two_tower_ml1m_b256", 256, ("smoke",), dim=8, layers=(16, 8)),
 ]
 CASES = {case.name: case for case in _ALL}
 DEFAULT_CASES = {"cpu": ("cpu",), "cuda": ("cuda",)}

@@ -18,8 +18,8 @@ WAYS: tuple[tuple[str, tuple[str, ...], tuple[str, ...] | None], ...] = (
 # Why, by the kind of device, the op and the mode, or "" for all modes. Numbers are in the rows, never here.
 _OF_THE_HOST = "a program of XLA's costs the host less than a graph with an op of ours"
 REASONS = {
-    ("gpu", "dot_interaction", ""): "Bound by the host: the bare kernel takes a part of the call's "
-    f"time, and {_OF_THE_HOST}.",
+    ("gpu", "dot_interaction", ""): "Bound by the host: the bare kernel takes a part of the call's time, and "
+    f"{_OF_THE_HOST}.",
     (
         "gpu",
         "embedding_bag",

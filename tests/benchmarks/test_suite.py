@@ -154,7 +154,7 @@ def _environment(tmp_path, monkeypatch, script):
 
 
 def _two_tower():
-    plan = Plan(bench_two_tower.CASES["two_tower_ml1m_b64"], "cpu", "update", "adam", seconds=0.01)
+    plan = Plan(bench_two_tower.CASES["two_tower_ml1m_b256"], "cpu", "update", "adam", seconds=0.01)
     return run_case(bench_two_tower, plan, [merlin_models_23.TwoTower()], WallClock(), 10.0, lambda line: None)[0]
 
 
@@ -166,7 +166,7 @@ def test_the_older_library_is_missing_without_its_environment(tmp_path, monkeypa
 
 
 def test_the_older_librarys_process_is_asked_for_steps(tmp_path, monkeypatch):
-    loss = bench_two_tower.CASES["two_tower_ml1m_b64"].build().loss
+    loss = bench_two_tower.CASES["two_tower_ml1m_b256"].build().loss
     answers = f"""echo '{json.dumps({"merlin-models": "23.12.0"})}'
 loss={loss}
 while read command; do
