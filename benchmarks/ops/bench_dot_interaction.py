@@ -26,6 +26,8 @@ _ALL = [
     *(_case(65_536, 27, 128, dtype, "cuda") for dtype in ITEM_BYTES),
     *(_case(batch, 27, 128, dtype, "cuda") for batch in (8_192, 2_048) for dtype in ("float32", "bfloat16")),
     *(_case(65_536, 27, 64, dtype, "cuda") for dtype in ("float32", "bfloat16")),
+    _case(65_536, 27, 16, "float32", "cuda"),
+    _case(65_536, 27, 32, "bfloat16", "cuda"),
     *(_case(65_536, 40, 32, dtype, "cuda") for dtype in ("float32", "bfloat16")),
     *(_case(65_536, features, 32, dtype, "many") for features in (64, 100) for dtype in ("float32", "bfloat16")),
     *(

@@ -6,13 +6,20 @@
 namespace merlin {
 namespace {
 
-template <typename T, bool kVector, bool kExact>
+template <typename T, typename Word, bool kVector, bool kExact>
 void LaunchSide(const GradientArgs& args, cudaStream_t stream) {
   if (args.x.features <= kBlockRows) {
-    LaunchGradient<DenseRows<T, 8, kVector>, kVector, kExact>(args, stream);
+    LaunchGradient<DenseRows<T, 8, kVector, Word>, kVector, kExact>(args, stream);
   } else {
-    LaunchGradientBlocks<T, kVector, kExact>(args, stream);
+    LaunchGradientBlocks<T, Word, kVector, kExact>(args, stream);
   }
+}
+
+template <typename T, bool kExact>
+void LaunchAligned(const GradientArgs& args, bool vector, cudaStream_t stream) {
+  if (!vector) return LaunchSide<T, uint4, false, kExact>(args, stream);
+  if (args.x.dim <= Geometry<T, uint2>::kColumns) return LaunchSide<T, uint2, true, kExact>(args, stream);
+  LaunchSide<T, uint4, true, kExact>(args, stream);
 }
 
 }  // namespace
@@ -29,10 +36,8 @@ void DotInteractionGradientCuda(const Interaction& call, CudaStream stream_ptr) 
   DispatchDType(call.dtype, [&](auto zero) {
     using T = decltype(zero);
     constexpr bool kFloat = std::is_same_v<T, float>;
-    if (kFloat && !call.tf32) {
-      return vector ? LaunchSide<T, true, kFloat>(args, stream) : LaunchSide<T, false, kFloat>(args, stream);
-    }
-    return vector ? LaunchSide<T, true, false>(args, stream) : LaunchSide<T, false, false>(args, stream);
+    if (kFloat && !call.tf32) return LaunchAligned<T, kFloat>(args, vector, stream);
+    LaunchAligned<T, false>(args, vector, stream);
   });
 }
 

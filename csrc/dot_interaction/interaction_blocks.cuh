@@ -133,7 +133,7 @@ __global__ void __launch_bounds__(BlocksMemory<kSide>::kThreads, kSide == 4 ? 2
   const int lane = threadIdx.x % kWarp;
   const PairBlock block(threadIdx.x / kWarp, args.features);
   const int first_pair = args.concat_first ? args.dim : 0;
-  const int used = first_pair + ((args.features * (args.features - 1)) >> 1) + (args.self ? args.features : 0);
+  const int used = first_pair + Pairs(args).count();
 
   ListPlaces<T>(args, Memory::kFeatures, places);
   for (int at = threadIdx.x * 16; at < 2 * panel_bytes; at += Memory::kThreads * 16) {

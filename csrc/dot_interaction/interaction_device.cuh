@@ -51,11 +51,14 @@ struct Pairs {
   int features, self;
   bool lower;
 
+  __device__ __forceinline__ explicit Pairs(const InteractionArgs& args)
+      : features(args.features), self(args.self ? 1 : 0), lower(args.lower) {}
   __device__ __forceinline__ int operator()(int i, int j) const {
     return lower ? ((i * (i - 1)) >> 1) + self * i + j
                  : j * (features - 1 + self) - ((j * (j - 1)) >> 1) + i - j - 1 + self;
   }
   __device__ __forceinline__ bool has(int i, int j) const { return i < features && (j < i || (self && j == i)); }
+  __device__ __forceinline__ int count() const { return ((features * (features - 1)) >> 1) + self * features; }
 };
 
 // ---- tensor cores ----
@@ -112,40 +115,42 @@ __device__ __forceinline__ void Multiply(float (&c)[4], const Operand<T, 4, kExa
 
 // ---- memory ----
 
-// 16 bytes of a row from element `column` on; what lies beyond `dim` is zero. kVector: rows are 16-byte aligned and
-// multiples of 16 bytes long.
-template <typename T, bool kVector>
-__device__ __forceinline__ uint4 LoadChunk(const char* row, int column, int dim) {
-  constexpr int kElements = 16 / sizeof(T);
+// The 16 bytes (W = uint2: 8 bytes) of a row from element `column` on; what lies beyond `dim` is zero. kVector: rows
+// are 16-byte aligned and multiples of 16 bytes long.
+template <typename T, bool kVector, typename W = uint4>
+__device__ __forceinline__ W LoadChunk(const char* row, int column, int dim) {
+  constexpr int kElements = sizeof(W) / sizeof(T);
   const T* from = reinterpret_cast<const T*>(row) + column;
   if constexpr (kVector) {
     const bool wanted = row != nullptr && column < dim;
     if constexpr (std::is_same_v<T, float>) {
-      return __ldg(FromZerosUnless(wanted, reinterpret_cast<const uint4*>(from)));
+      return __ldg(FromZerosUnless(wanted, reinterpret_cast<const W*>(from)));
     } else {  // slower that way at 128 columns (docs/performance.md)
-      return wanted ? __ldg(reinterpret_cast<const uint4*>(from)) : make_uint4(0, 0, 0, 0);
+      return wanted ? __ldg(reinterpret_cast<const W*>(from)) : W{};
     }
   } else {
     T item[kElements];
 #pragma unroll
     for (int k = 0; k < kElements; ++k) item[k] = __ldg(FromZerosUnless(row != nullptr && column + k < dim, from + k));
-    return *reinterpret_cast<const uint4*>(item);
+    return *reinterpret_cast<const W*>(item);
   }
 }
 
 __device__ __forceinline__ uint32_t WordOf(const uint4& chunk, int i) {
   return i == 0 ? chunk.x : i == 1 ? chunk.y : i == 2 ? chunk.z : chunk.w;
 }
+__device__ __forceinline__ uint32_t WordOf(const uint2& chunk, int i) { return i == 0 ? chunk.x : chunk.y; }
 
 // ---- where rows come from ----
 
 // A lane has the rows of kRows features of a sample; begin with Start, then Next for every sample. Row says where one
-// of them is, and Chunk reads 16 bytes there; all lanes of a warp ask together.
+// of them is, and Chunk reads a Word of 16 or 8 bytes there; all lanes of a warp ask together.
 
 // Rows that lie in memory as they are, sample after sample.
-template <typename T, int kRows, bool kVector>
+template <typename T, int kRows, bool kVector, typename W = uint4>
 struct DenseRows {
   using Element = T;
+  using Word = W;
   static constexpr bool kStartIsCheap = true;  // cheaper than the registers that keep it
   const char* row[kRows];
   uint32_t stride[kRows];
@@ -168,8 +173,8 @@ struct DenseRows {
     for (int r = 0; r < kRows; ++r) row[r] = row[r] == nullptr ? nullptr : row[r] + step * stride[r];
   }
   __device__ __forceinline__ const char* Row(int r) const { return row[r]; }
-  __device__ __forceinline__ uint4 Chunk(const InteractionArgs& args, const char* from, int, int column) const {
-    return LoadChunk<T, kVector>(from, column, args.dim);
+  __device__ __forceinline__ W Chunk(const InteractionArgs& args, const char* from, int, int column) const {
+    return LoadChunk<T, kVector, W>(from, column, args.dim);
   }
 };
 
@@ -212,6 +217,7 @@ __device__ __forceinline__ const char* RowOf(const InteractionArgs& args, const 
 template <typename T, typename Table, int kRows>
 struct OneHotRows {
   using Element = T;
+  using Word = uint4;
   static constexpr bool kStartIsCheap = false;
   int feature[kRows];  // of this lane's rows, and the lanes that look after them
   // Of the feature that this lane looks after:

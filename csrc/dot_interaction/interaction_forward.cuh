@@ -108,7 +108,7 @@ __device__ __forceinline__ void ForEachProduct(Body&& body) {
 template <typename T, int kTiles>
 __device__ __forceinline__ void ListProducts(const InteractionArgs& args, uint16_t* list) {
   const int lane = threadIdx.x % kWarp, group = lane / 4, quad = lane % 4;
-  const Pairs pairs{args.features, args.self ? 1 : 0, args.lower};
+  const Pairs pairs(args);
   const int first_pair = args.concat_first ? args.dim : 0;
   ForEachProduct<kTiles>([&](int number, int m, int n, int k) {
     if (number % kWarps != threadIdx.x / kWarp) return;
@@ -133,7 +133,7 @@ __device__ __forceinline__ void WriteProducts(const InteractionArgs& args, const
     const uint32_t two = WordOf(places, number % 8 / 2), place = number % 2 ? two >> 16 : two & 0xffffu;
     *reinterpret_cast<T*>(staged + place) = RoundTo<T>(total[m][n][k]);
   });
-  const int used = first_pair + ((args.features * (args.features - 1)) >> 1) + (args.self ? args.features : 0);
+  const int used = first_pair + Pairs(args).count();
   __syncwarp();
   for (int k = used + lane; k < args.width; k += kWarp) reinterpret_cast<T*>(staged)[k] = RoundTo<T>(0.0f);
   __syncwarp();

@@ -4,7 +4,8 @@
 // one's is unpacked into the symmetric matrix, which the lanes hold as the left operand. X is the right operand; its
 // columns are taken in an order by which each lane's 16-byte loads are what the instruction wants, and by which each
 // lane ends up with 16 contiguous bytes of dX: no operand and no result goes through shared memory. Columns are done in
-// blocks of 128 bytes; the loads of the next block, or of the next sample, are under way meanwhile.
+// blocks of 128 bytes; the loads of the next block, or of the next sample, are under way meanwhile. Rows of up to 64
+// bytes are one block of 64, of which lanes load and end up with 8 bytes: half of a larger one would be zeros.
 #pragma once
 
 #include <cuda_pipeline.h>
@@ -16,7 +17,6 @@
 namespace merlin {
 namespace {
 
-constexpr int kColumnBytes = 128;  // of a row: what a block of columns is
 constexpr int kMaxShared = 200 * 1024;
 
 struct GradientArgs {
@@ -25,13 +25,13 @@ struct GradientArgs {
   GradientPlace dx[kMaxInteractionFeatures];
 };
 
-// How a lane's loads and stores map to the instruction's patterns; see interaction_device.cuh.
-template <typename T>
+// How a lane's loads and stores, of a Word each, map to the instruction's patterns; see interaction_device.cuh.
+template <typename T, typename Word>
 struct Geometry {
-  static constexpr int kElements = 16 / sizeof(T);           // of a row that a lane loads
-  static constexpr int kColumns = kColumnBytes / sizeof(T);  // of a block
-  static constexpr int kSteps = sizeof(T) == 4 ? 4 : 2;      // products over 32 features: 8 or 16 of them each
-  static constexpr int kTilesOfColumns = kElements;          // 8 columns each
+  static constexpr int kElements = sizeof(Word) / sizeof(T);  // of a row that a lane loads
+  static constexpr int kColumns = 8 * kElements;              // of a block
+  static constexpr int kSteps = sizeof(T) == 4 ? 4 : 2;       // products over 32 features: 8 or 16 of them each
+  static constexpr int kTilesOfColumns = kElements;           // 8 columns each
   // The feature, in [0, 32), of the row that a lane loads as number r of 8.
   static __device__ __forceinline__ int FeatureOf(int r, int quad) {
     return sizeof(T) == 4 ? 4 * r + quad : 8 * (r / 2) + 2 * quad + r % 2;
@@ -39,8 +39,8 @@ struct Geometry {
 };
 
 // The right operand of one step for a tile of columns, from the rows that the lane has loaded.
-template <typename T, bool kExact>
-__device__ __forceinline__ Operand<T, 2, kExact> RightOperand(const uint4 (&x)[8], int step, int tile) {
+template <typename T, bool kExact, typename Word>
+__device__ __forceinline__ Operand<T, 2, kExact> RightOperand(const Word (&x)[8], int step, int tile) {
   Operand<T, 2, kExact> right;
 #pragma unroll
   for (int k = 0; k < 2; ++k) {
@@ -55,8 +55,8 @@ __device__ __forceinline__ Operand<T, 2, kExact> RightOperand(const uint4 (&x)[8
 }
 
 // The symmetric matrix' left operands from the packed pairs.
-template <typename T, bool kExact>
-__device__ __forceinline__ void LoadSymmetric(Operand<T, 4, kExact> (&left)[2][Geometry<T>::kSteps], const T* packed,
+template <typename T, bool kExact, int kSteps>
+__device__ __forceinline__ void LoadSymmetric(Operand<T, 4, kExact> (&left)[2][kSteps], const T* packed,
                                               const Pairs& pairs, int group, int quad) {
   const auto entry = [&](int i, int j) -> float {
     const int high = max(i, j), low = min(i, j);
@@ -67,7 +67,7 @@ __device__ __forceinline__ void LoadSymmetric(Operand<T, 4, kExact> (&left)[2][G
 #pragma unroll
   for (int m = 0; m < 2; ++m) {
 #pragma unroll
-    for (int step = 0; step < Geometry<T>::kSteps; ++step) {
+    for (int step = 0; step < kSteps; ++step) {
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
         const int i = 16 * m + group + (k % 2) * 8;
@@ -96,9 +96,8 @@ __device__ __forceinline__ void CopyPacked(char* staging, const char* from, int 
   }
 }
 
-template <typename T, bool kVector>
-__device__ __forceinline__ void StoreRow(char* row, int column, int dim, const float (&value)[16 / sizeof(T)]) {
-  constexpr int kElements = 16 / sizeof(T);
+template <typename T, bool kVector, int kElements>
+__device__ __forceinline__ void StoreRow(char* row, int column, int dim, const float (&value)[kElements]) {
   T* const to = reinterpret_cast<T*>(row) + column;
   if constexpr (kVector) {
     if (column >= dim) return;
@@ -116,12 +115,11 @@ __device__ __forceinline__ void StoreRow(char* row, int column, int dim, const f
 
 // Writes the gradients of the features from `first` on that a warp has in a block of columns which begins at `begin`.
 // `concatenated`: of the first feature's own columns of the output, or null. Number n of total[m][n] is an element of
-// what a lane loads; k says which row and which half of 32 bytes.
-template <typename T, bool kVector>
-__device__ __forceinline__ void StoreGradients(const float (&total)[2][Geometry<T>::kTilesOfColumns][4],
-                                               const GradientPlace* places, int features, int first, int begin,
-                                               int64_t sample, int dim, const T* concatenated, int group, int quad) {
-  using G = Geometry<T>;
+// what a lane loads; k says which row and which of two chunks side by side.
+template <typename T, bool kVector, int kElements>
+__device__ __forceinline__ void StoreGradients(const float (&total)[2][kElements][4], const GradientPlace* places,
+                                               int features, int first, int begin, int64_t sample, int dim,
+                                               const T* concatenated, int group, int quad) {
 #pragma unroll
   for (int m = 0; m < 2; ++m) {
 #pragma unroll
@@ -131,13 +129,13 @@ __device__ __forceinline__ void StoreGradients(const float (&total)[2][Geometry<
       char* const row = places[feature].base + sample * places[feature].stride;
 #pragma unroll
       for (int k = 0; k < 2; ++k) {
-        const int column = begin + (2 * quad + k) * G::kElements;
-        float value[G::kElements];
+        const int column = begin + (2 * quad + k) * kElements;
+        float value[kElements];
 #pragma unroll
-        for (int n = 0; n < G::kElements; ++n) value[n] = total[m][n][2 * half + k];
+        for (int n = 0; n < kElements; ++n) value[n] = total[m][n][2 * half + k];
         if (feature == 0 && concatenated != nullptr) {
 #pragma unroll
-          for (int n = 0; n < G::kElements; ++n) {
+          for (int n = 0; n < kElements; ++n) {
             if (column + n < dim) value[n] += AsFloat(concatenated[column + n]);
           }
         }
@@ -148,10 +146,10 @@ __device__ __forceinline__ void StoreGradients(const float (&total)[2][Geometry<
 }
 
 template <typename Rows, bool kVector, bool kExact>
-__global__ void __launch_bounds__(128, kExact ? 2 : 3)
+__global__ void __launch_bounds__(128, (kExact ? 2 : 3) + (sizeof(typename Rows::Word) == 8 ? 2 : 0))
     interaction_gradient_kernel(const __grid_constant__ GradientArgs args, int staged_bytes) {
   using T = typename Rows::Element;
-  using G = Geometry<T>;
+  using G = Geometry<T, typename Rows::Word>;
   extern __shared__ __align__(16) char shared[];
   const int warps = blockDim.x / kWarp, warp = threadIdx.x / kWarp;
   const int lane = threadIdx.x % kWarp, group = lane / 4, quad = lane % 4;
@@ -160,7 +158,7 @@ __global__ void __launch_bounds__(128, kExact ? 2 : 3)
   const int64_t first = int64_t{blockIdx.x} * warps + warp;
   const int features = args.x.features, dim = args.x.dim, row_bytes = args.x.width * static_cast<int>(sizeof(T));
   const int column_blocks = (dim + G::kColumns - 1) / G::kColumns;
-  const Pairs pairs{features, args.x.self ? 1 : 0, args.x.lower};
+  const Pairs pairs(args.x);
   const int first_pair = args.x.concat_first ? dim : 0;
   if (first >= args.x.batch) return;
 
@@ -173,7 +171,7 @@ __global__ void __launch_bounds__(128, kExact ? 2 : 3)
     __pipeline_commit();
   };
 
-  uint4 x[8];
+  typename Rows::Word x[8];
   Rows rows;
   const auto feature_of = [&](int r) { return G::FeatureOf(r, quad); };
   if constexpr (!Rows::kStartIsCheap) rows.Start(args.x, first, step, feature_of);

@@ -24,11 +24,11 @@ struct SymmetricBlock {
 };
 
 // Adds the product of a block of the symmetric matrix with the rows that x holds. kDiagonal: above == below.
-template <typename T, bool kExact, bool kDiagonal>
-__device__ __forceinline__ void MultiplySymmetric(float (&total)[2][Geometry<T>::kTilesOfColumns][4],
-                                                  const uint4 (&x)[8], const SymmetricBlock& block, int group,
+template <typename T, bool kExact, bool kDiagonal, typename Word>
+__device__ __forceinline__ void MultiplySymmetric(float (&total)[2][Geometry<T, Word>::kTilesOfColumns][4],
+                                                  const Word (&x)[8], const SymmetricBlock& block, int group,
                                                   int quad) {
-  using G = Geometry<T>;
+  using G = Geometry<T, Word>;
   constexpr int kStep = kBlockRows / G::kSteps;  // features of a step
   const Places& places = block.places;
   // What depends on the lane is computed here each time: kept for every entry over all samples it fills registers.
@@ -93,10 +93,11 @@ __device__ __forceinline__ void PrefetchRows(const RowStart* rows, int features,
   }
 }
 
-template <typename T, bool kVector, bool kExact>
-__global__ void __launch_bounds__(kGradientWarps* kWarp, (kVector ? 3 : 2) + (sizeof(T) == 4 ? 1 : 0))
+template <typename T, typename Word, bool kVector, bool kExact>
+__global__ void __launch_bounds__(kGradientWarps* kWarp,
+                                  (kVector ? 3 : 2) + (sizeof(T) == 4 ? 1 : 0) + (sizeof(Word) == 8 ? 2 : 0))
     interaction_gradient_blocks_kernel(const __grid_constant__ GradientArgs args, int staged_bytes) {
-  using G = Geometry<T>;
+  using G = Geometry<T, Word>;
   extern __shared__ __align__(16) char shared[];
   const int warps = blockDim.x / kWarp, warp = threadIdx.x / kWarp;
   const int lane = threadIdx.x % kWarp, group = lane / 4, quad = lane % 4;
@@ -115,7 +116,7 @@ __global__ void __launch_bounds__(kGradientWarps* kWarp, (kVector ? 3 : 2) + (si
     }
     __pipeline_commit();
   };
-  uint4 x[8];
+  Word x[8];
   const auto load = [&](int64_t sample, int unit, int below) {
     const int column = unit / side * G::kColumns + group * G::kElements;
     const char* from[8];
@@ -125,7 +126,7 @@ __global__ void __launch_bounds__(kGradientWarps* kWarp, (kVector ? 3 : 2) + (si
       from[r] = start.Of(sample);
     }
 #pragma unroll
-    for (int r = 0; r < 8; ++r) x[r] = LoadChunk<T, kVector>(from[r], column, dim);
+    for (int r = 0; r < 8; ++r) x[r] = LoadChunk<T, kVector, Word>(from[r], column, dim);
   };
 
   ListPlaces<T>(args.x, kMaxInteractionFeatures, places);
@@ -169,10 +170,10 @@ __global__ void __launch_bounds__(kGradientWarps* kWarp, (kVector ? 3 : 2) + (si
   __pipeline_wait_prior(0);
 }
 
-template <typename T, bool kVector, bool kExact>
+template <typename T, typename Word, bool kVector, bool kExact>
 void LaunchGradientBlocks(const GradientArgs& args, cudaStream_t stream) {
-  const auto kernel = interaction_gradient_blocks_kernel<T, kVector, kExact>;
-  constexpr int kColumns = Geometry<T>::kColumns;
+  const auto kernel = interaction_gradient_blocks_kernel<T, Word, kVector, kExact>;
+  constexpr int kColumns = Geometry<T, Word>::kColumns;
   const int side = (args.x.features + kBlockRows - 1) / kBlockRows;
   const int threads = std::min(kGradientWarps, side * ((args.x.dim + kColumns - 1) / kColumns)) * kWarp;
   const int staged = StagedBytes(args.x.width * static_cast<int>(sizeof(T))), shared = kGradientTables + 2 * staged;

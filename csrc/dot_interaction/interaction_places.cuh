@@ -31,7 +31,7 @@ __device__ __forceinline__ Places PlacesIn(char* memory, int count) {
 // are read.
 template <typename T>
 __device__ __forceinline__ void ListPlaces(const InteractionArgs& args, int count, const Places& places) {
-  const Pairs pairs{args.features, args.self ? 1 : 0, args.lower};
+  const Pairs pairs(args);
   for (int f = threadIdx.x; f < count; f += blockDim.x) {
     places.row[f] = (pairs(f, 0) - pairs(0, 0)) * static_cast<int>(sizeof(T));
     places.column[f] = pairs(0, f) * static_cast<int>(sizeof(T));

@@ -14,7 +14,7 @@ from merlin_models.ops.dot_interaction import dot_interaction_reference
 
 native = _native.module()
 FEATURES = (2, 3, 8, 15, 16, 17, 27, 32, 33, 64, 100)
-DIMS = (1, 4, 7, 16, 33, 64, 128, 256)
+DIMS = (1, 4, 7, 12, 16, 24, 32, 33, 64, 128, 256)
 BATCHES = (0, 1, 3, 255)
 
 
@@ -82,7 +82,7 @@ def test_all_shapes(rng, device, dtype, count):
 @pytest.mark.gpu
 @pytest.mark.parametrize("count", FEATURES)
 def test_tf32(rng, count):
-    for dim in (4, 33, 128):
+    for dim in (4, 12, 16, 20, 33, 128):
         check(rng, Device("torch"), 5, count, dim, "float32", tf32=True, concat_first=True)
 
 
@@ -121,6 +121,8 @@ def test_more_samples_than_a_wave_of_blocks(rng):
     check(rng, Device("torch"), 20011, 9, 8, "bfloat16", scale=0.5, concat_first=True)
     check(rng, Device("torch"), 20011, 20, 12, "float32", scale=0.5)
     check(rng, Device("torch"), 2503, 34, 8, "bfloat16", scale=0.5, pad_to=4)
+    check(rng, Device("torch"), 1201, 50, 32, "bfloat16", scale=0.4, concat_first=True)
+    check(rng, Device("torch"), 20011, 27, 16, "float32", scale=0.5, tf32=True, concat_first=True)
     check(rng, Device("torch"), 1201, 65, 12, "float32", scale=0.5, self_interaction=True)
     check(rng, Device("torch"), 1201, 65, 40, "float16", scale=0.3, order="upper")
     check(rng, Device("torch"), 1201, 100, 5, "bfloat16", scale=0.5, concat_first=True)
