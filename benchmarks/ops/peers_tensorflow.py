@@ -180,7 +180,17 @@ class TensorFlowProvider(Provider):
         return self._tf.cast(self._tf.gather(self._tables[t], ids), "float32").numpy()
 
 
-class LookupSparse(TensorFlowProvider):
+class SparseSteps(TensorFlowProvider):
+    """A form of the lookup whose gradient is stepped by :class:`SparseOptimizer`."""
+
+    def unsupported(self, case: Any, device: str, mode: str, optimizer: str) -> str:
+        on_gpu = device == "cuda" and mode == "update"
+        if on_gpu and optimizer == "adagrad" and case.dtype == "bfloat16":
+            return "TensorFlow has no sparse Adagrad of bfloat16 on a GPU"
+        return super().unsupported(case, device, mode, optimizer)
+
+
+class LookupSparse(SparseSteps):
     """``tf.nn.embedding_lookup_sparse`` on a RaggedTensor with ``allow_fast_lookup``.
 
     It gives no rows for empty bags at the end of a batch: where bags may be empty its outputs are padded.
@@ -207,7 +217,7 @@ class LookupSparseEager(LookupSparse):
     eager = True
 
 
-class GatherSegmentSum(TensorFlowProvider):
+class GatherSegmentSum(SparseSteps):
     """``tf.gather`` and a segment sum, of the form that allows empty bags where bags differ in length."""
 
     name = "tf_segment"

@@ -15,9 +15,10 @@ WAYS: tuple[tuple[str, tuple[str, ...], tuple[str, ...] | None], ...] = (
     ("portable export", ("ours, portable",), OF_TENSORFLOW),
 )
 
-# Why, by the kind of device, the op and the mode, or "" for all modes. Numbers are in the rows, never here.
+# Why, by the kind of device, the op, the mode and the way of :data:`WAYS`; without a way for all of them, with "" as
+# the mode for all modes. Numbers are in the rows, never here.
 _OF_THE_HOST = "a program of XLA's costs the host less than a graph with an op of ours"
-REASONS = {
+REASONS: dict[tuple[str, ...], str] = {
     ("gpu", "dot_interaction", ""): "Bound by the host: the bare kernel takes a part of the call's time, and "
     f"{_OF_THE_HOST}.",
     (
@@ -35,6 +36,8 @@ REASONS = {
     "ours is faster.",
     ("gpu", "inbatch_softmax", "forward_backward"): "Small problems, bound by the host: the time hardly grows with the "
     f"catalogue, and {_OF_THE_HOST}.",
+    ("gpu", "inbatch_softmax", "forward", "in TensorFlow"): "Bound by the host: the bare kernels take a part of the "
+    f"call's time, and {_OF_THE_HOST}.",
     ("gpu", "two_tower", ""): "Small layers, launched one by one. With XLA around our ops "
     '(`jit_compile="autoclustering"`) the step is faster than that of Keras with XLA.',
     (
@@ -82,7 +85,8 @@ class Loss:
     def reason(self) -> str | None:
         """Why, or None if nobody has said it."""
         kind = kind_of(self.device)
-        return REASONS.get((kind, self.op, self.mode)) or REASONS.get((kind, self.op, ""))
+        keys = (kind, self.op, self.mode, self.way), (kind, self.op, self.mode), (kind, self.op, "")
+        return next((REASONS[key] for key in keys if key in REASONS), None)
 
 
 def losses(contests: dict[Key, Contest]) -> dict[str, list[Loss]]:

@@ -35,7 +35,7 @@ from benchmarks.report.tables import (
 
 
 def how_fast(contests: Contests) -> str:
-    """README's table: our best beside the best peer, and the same among what runs in TensorFlow."""
+    """README's table: our best beside the best peer, the same among what runs in TensorFlow, and plain Keras."""
     parts, missing, lost = [], unmeasured(contests), losses(contests)
     for kind, device in reversed(devices(contests.values()).items()):
         lines = select(contests, device, LINES[kind])
@@ -48,9 +48,18 @@ def how_fast(contests: Contests) -> str:
             line.append(times(ratio_to_best_peer(each)) if peer else "-")
             line += [milliseconds(ours_tf), f"{peer_tf[0]} {milliseconds(peer_tf[1])}" if peer_tf else "-"]
             line.append(times(peer_tf[1].p50_ms / ours_tf.p50_ms) if ours_tf and peer_tf else "-")
-            body.append(line)
+            body.append([*line, milliseconds(each.rows.get("Keras"))])
         parts.append(f"{provenance(each for _, each in lines)} ms:")
-        head = ["", "ours", "best other", "times faster", "ours in TensorFlow", "its best other", "times faster"]
+        head = [
+            "",
+            "ours",
+            "best other",
+            "times faster",
+            "ours in TensorFlow",
+            "its best other",
+            "times faster",
+            "Keras",
+        ]
         parts.append(table(head, body))
         if device in missing:
             parts.append(f"Not measured on this device: {'; '.join(missing[device])}.")

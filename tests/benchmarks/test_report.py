@@ -95,9 +95,10 @@ def test_numbers_have_three_digits(value, text):
 
 def test_where_we_are_slower_is_said(tmp_path):
     rows = [_row("merlin_native", 4.0), _row("fbgemm", 3.0), _row("merlin_tf", 5.0), _row("tf_xla", 10.0)]
+    rows.append(_row("keras", 20.0))
     text = REGIONS["how-fast"](_load(tmp_path, rows=rows))
     assert (
-        "| 26 tables, uniform ids: lookup | 4.00 | FBGEMM TBE 3.00 | 0.75 | 5.00 | TensorFlow, XLA 10.0 | 2.00 |"
+        "| 26 tables, uniform ids: lookup | 4.00 | FBGEMM TBE 3.00 | 0.75 | 5.00 | TensorFlow, XLA 10.0 | 2.00 | 20.0 |"
         in text
     )
     assert "- `embedding_bag`, forward: `mlperf26_400k_uniform` 4.00 (FBGEMM TBE 3.00)\n" in text + "\n"
