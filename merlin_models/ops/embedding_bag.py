@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -202,18 +202,15 @@ def _stock_pooled(table: Any, bags: Bags, combiner: str, name: str) -> tf.Tensor
     keep = None if bags.padding_id is None else tf.not_equal(ids, tf.constant(bags.padding_id, ids.dtype))
     if keep is not None:
         ids = tf.where(keep, ids, tf.zeros_like(ids))  # a row that exists, which is then left out
-    # The name is what the error of an id out of range shows.
-    rows = tf.gather(table, ids, name=re.sub("[^A-Za-z0-9_.]", "_", f"ids_of_{name}"))
+    # Names are what the errors of an id out of range and of wrong row_splits show.
+    of_feature = re.sub("[^A-Za-z0-9_.]", "_", f"of_{name}")
+    rows = tf.gather(table, ids, name=f"ids_{of_feature}")
     if bags.row_splits is None:
         if ids.shape[1] == 1 and keep is None and weights is None:
             return tf.squeeze(rows, axis=1)
         total, greatest = (functools.partial(reduce, axis=1) for reduce in (tf.reduce_sum, tf.reduce_max))
     else:
-        lengths = bags.row_splits[1:] - bags.row_splits[:-1]
-        bag = {"segment_ids": tf.repeat(tf.range(tf.size(lengths)), lengths), "num_segments": tf.size(lengths)}
-        total, greatest = (
-            functools.partial(reduce, **bag) for reduce in (tf.math.unsorted_segment_sum, tf.math.unsorted_segment_max)
-        )
+        total, greatest = _stock_reductions(bags.row_splits, tf.size(ids), f"row_splits_{of_feature}")
     rows = tf.cast(rows, tf.float32)
     counted = tf.ones_like(ids, tf.float32) if keep is None else tf.cast(keep, tf.float32)
     if combiner == "max":
@@ -229,6 +226,25 @@ def _stock_pooled(table: Any, bags: Bags, combiner: str, name: str) -> tf.Tensor
         return total(rows)
     divisor = total(counted) if combiner == "mean" else tf.sqrt(total(counted * counted))
     return tf.math.divide_no_nan(total(rows), divisor[:, tf.newaxis])
+
+
+def _stock_reductions(row_splits: tf.Tensor, count: tf.Tensor, name: str) -> list[Callable[[tf.Tensor], tf.Tensor]]:
+    """The sum and the greatest of each bag's values, of ``count`` values in all; zeros for bags without any.
+
+    Those of sorted segments: on a CPU they take half of the time of the others.
+    """
+    ends, num_bags = row_splits[1:], tf.size(row_splits) - 1
+    right = tf.reduce_all(ends >= row_splits[:-1]) & (row_splits[0] == 0)
+    right &= row_splits[-1] == tf.cast(count, row_splits.dtype)
+    bag = tf.searchsorted(ends, tf.range(tf.cast(count, row_splits.dtype)), side="right")
+    bag = tf.where(right, bag, -1)  # which the reductions refuse
+
+    def of_bags(reduce: Callable[..., tf.Tensor], values: tf.Tensor) -> tf.Tensor:
+        reduced = reduce(values, bag, name=name)  # up to the last bag that has values
+        missing = [[0, num_bags - tf.shape(reduced)[0]], *[[0, 0]] * (values.shape.rank - 1)]
+        return tf.ensure_shape(tf.pad(reduced, missing), [None, *values.shape[1:]])
+
+    return [functools.partial(of_bags, reduce) for reduce in (tf.math.segment_sum, tf.math.segment_max)]
 
 
 def text_of(value: bytes | str) -> str:

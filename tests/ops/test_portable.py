@@ -80,6 +80,23 @@ def test_id_out_of_range_names_the_feature():
             lookup([bad], [0, 1])
 
 
+@pytest.mark.parametrize("combiner", FOUR)
+@pytest.mark.parametrize("splits", [[0, 0, 2, 2, 3, 3, 3], [0, 3], [0, 0, 0, 3]])
+def test_empty_bags_anywhere(combiner, splits):
+    table = tf.Variable([[1.0, 2.0], [-3.0, 4.0], [-5.0, -6.0]])
+    features = [to_bags(([2, 1, 0], splits))]
+    with portable_ops():
+        (output,) = embedding_bag([table], features, combiners=combiner)
+    np.testing.assert_allclose(output, embedding_bag([table], features, combiners=combiner)[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("splits", [[0, 2], [0, 4], [1, 3], [0, 2, 1, 3], [0, 2, 5]])
+def test_wrong_row_splits_name_the_feature(splits):
+    lookup = tf.function(lambda *ids: embedding_bag([tf.ones((3, 2))], [to_bags(ids)], names=["movie Id"]))
+    with portable_ops(), pytest.raises(tf.errors.InvalidArgumentError, match="row_splits_of_movie_Id"):
+        lookup(tf.constant([0, 1, 2], tf.int64), tf.constant(splits, tf.int64))
+
+
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("batch", [0, 1, 9])
 @pytest.mark.parametrize(
