@@ -50,6 +50,7 @@ class Provider:
     is_probe: ClassVar[bool] = False  # measures the machine and not the op: not checked, called by forward alone
     steps_a_call: ClassVar[int] = 1  # that one call of :meth:`call` does; rows tell the time of one
     squares_ids_apart: ClassVar[bool] = False  # its optimizers add the squares of each id's gradient, see docs
+    own_process: ClassVar[bool] = False  # computes in one, with whose end its memory is free again
     notes: str = ""
 
     def missing(self) -> str:
@@ -179,8 +180,8 @@ def run_case(
     """Times providers on one case and mode.
 
     On a CPU as many providers as fit into memory are set up together and timed in turns, so that noise of a
-    shared machine hits them alike; on a GPU one after the other. Each call takes another of the problem's
-    input sets.
+    shared machine hits them alike; on a GPU one after the other. Those of TensorFlow come last: what its allocator
+    has on a CPU once it keeps for the next of them. Each call takes another of the problem's input sets.
 
     Args:
         op: checks and byte formulas.
@@ -245,15 +246,18 @@ def run_case(
             report(f"  {one.provider.name}: {rows[-1].p50_ms:.3f} ms")
 
     probes = prepare([provider for provider in able if provider.is_probe])
-    held = sum(_memory(one.provider, problem, plan) for one in probes)
-    groups = _groups([provider for provider in able if not provider.is_probe], problem, plan, held, note)
-    for group in groups or [[]]:
+    room = _Room(problem, plan, sum(_memory(one.provider, problem, plan) for one in probes))
+    waiting = sorted((provider for provider in able if not provider.is_probe), key=_keeps_memory)
+    while True:
+        group = room.next_group(waiting, note)
         ready = prepare(group)
         _time([*probes, *ready], problem, plan, clock)
         finish(ready)
         for provider in group:
             vars(provider).clear()  # its tables
         gc.collect()
+        if not waiting:
+            break
     finish(probes)
     for one in probes:
         vars(one.provider).clear()
@@ -264,24 +268,39 @@ def _memory(provider: Provider, problem: Problem, plan: Plan) -> int:
     return provider.memory_bytes(problem, plan.device, plan.mode, plan.optimizer)
 
 
-def _groups(providers: list[Provider], problem: Problem, plan: Plan, held: int, note: Callable) -> list[list[Provider]]:
-    """Providers to hold at one time: on a CPU as many as fit beside what is held already, on a GPU one."""
-    if plan.device != "cpu":
-        return [[provider] for provider in providers]
-    limit = (plan.memory_bytes or int(environment.available_memory() * 0.6)) - held
-    groups: list[list[Provider]] = []
-    used = 0
-    for provider in providers:
-        need = _memory(provider, problem, plan)
-        if need > limit:
-            note(provider, "skipped", f"needs about {need / 1e9:.1f} GB, {limit / 1e9:.1f} GB are allowed")
-            continue
-        if not groups or used + need > limit:
-            groups.append([])
-            used = 0
-        groups[-1].append(provider)
-        used += need
-    return groups
+def _keeps_memory(provider: Provider) -> bool:
+    """Whether what it held on a CPU stays with the process, for the next one of which this holds."""
+    return provider.runtime == "tensorflow" and not provider.own_process
+
+
+class _Room:
+    """The memory of a CPU for the providers of one problem, beside the probes' ``held`` bytes."""
+
+    def __init__(self, problem: Problem, plan: Plan, held: int) -> None:
+        self._problem, self._plan, self._held = problem, plan, held
+        self._kept = 0  # of earlier groups
+
+    def next_group(self, waiting: list[Provider], note: Callable) -> list[Provider]:
+        """Takes from the front of ``waiting`` what is to be held at one time: on a CPU as many as fit, on a GPU one. Notes
+        and leaves out those that do not even fit alone."""
+        if self._plan.device != "cpu":
+            return [waiting.pop(0)] if waiting else []
+        free = (self._plan.memory_bytes or int(environment.available_memory() * 0.6)) - self._held
+        group: list[Provider] = []
+        given_back = keeping = 0
+        while waiting:
+            need = _memory(waiting[0], self._problem, self._plan)
+            new_keeping = keeping + (need if _keeps_memory(waiting[0]) else 0)
+            new_given_back = given_back + (0 if _keeps_memory(waiting[0]) else need)
+            if new_given_back + max(0, new_keeping - self._kept) <= free:
+                group.append(waiting.pop(0))
+                given_back, keeping = new_given_back, new_keeping
+            elif group:
+                break
+            else:
+                note(waiting.pop(0), "skipped", f"needs about {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are allowed")
+        self._kept = max(self._kept, keeping)
+        return group
 
 
 def _prepare(op: Op, provider: Provider, problem: Problem, plan: Plan, clock: WallClock) -> _Ready:

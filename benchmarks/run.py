@@ -11,13 +11,15 @@ On a GPU, a process without TensorFlow, then one with it, then all rows side by 
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import importlib
 import importlib.util
+import multiprocessing
 import pathlib
 import sys
 import time
 
-from benchmarks.clocks import make_clock
+from benchmarks.clocks import WallClock, make_clock
 from benchmarks.harness import MODES, Plan, load_provider, run_case
 from benchmarks.rows import Row, print_rows, read_csv, set_ratios, write_csv
 
@@ -41,6 +43,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--dtypes", default="", help="of the cases, separated by commas; by default all")
     parser.add_argument("--seconds", type=float, default=1.0, help="of timing for a provider and case")
     parser.add_argument("--memory-gb", type=float, default=0.0, help="that providers may hold together on a CPU")
+    parser.add_argument(
+        "--apart", action="store_true", help="a process for each case, mode and optimizer, whose end frees all memory"
+    )
     parser.add_argument("--list", action="store_true", help="print cases and providers, measure nothing")
     parser.add_argument("--out", type=pathlib.Path, help="CSV file to append rows to")
     return parser.parse_args(arguments)
@@ -60,8 +65,30 @@ def choose(text: str, known: dict[str, object], what: str, groups: dict[str, lis
     return [name for name in known if name in chosen]
 
 
+def measure(
+    module: str, names: list[str], plan: Plan, copy_gbps: float, gemm: dict[str, float], clock: WallClock | None = None
+) -> list[Row]:
+    """One row for each provider of the op that a module describes; see ``run_case``."""
+    op = importlib.import_module(module)
+    providers = [load_provider(op, name) for name in names]
+    clock = clock or make_clock(plan.device, providers[0].runtime)
+    return run_case(op, plan, providers, clock, copy_gbps, lambda line: print(line, flush=True), gemm)
+
+
+def measure_apart(
+    module: str, names: list[str], plan: Plan, copy_gbps: float, gemm: dict[str, float]
+) -> list[Row] | None:
+    """The same in a process of its own; None if it was killed, as for memory that ran out."""
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, spawn) as pool:
+        try:
+            return pool.submit(measure, module, names, plan, copy_gbps, gemm).result()
+        except concurrent.futures.process.BrokenProcessPool:
+            return None
+
+
 def main(arguments: list[str]) -> int:
-    """Runs what the command line says; 1 if a provider was refused or failed."""
+    """Runs what the command line says; 1 if a provider was refused or failed, or a process was killed."""
     options = parse(arguments)
     if options.op == "show":
         rows = [row for file in options.files for row in read_csv(file)]
@@ -115,6 +142,7 @@ def main(arguments: list[str]) -> int:
     rates = ", ".join(f"{rate:.3g} TFLOP/s {dtype}" for dtype, rate in gemm.items())
     print(f"{clock.name()}: copies {copy_gbps:.1f} GB/s (read + write), products {rates}")
     rows: list[Row] = []
+    killed: list[str] = []
     start = time.monotonic()
     for name in cases:
         for mode in modes:
@@ -128,8 +156,13 @@ def main(arguments: list[str]) -> int:
                     options.seconds,
                     int(options.memory_gb * 1e9),
                 )
-                providers = [load_provider(op, provider) for provider in names]
-                new = run_case(op, plan, providers, clock, copy_gbps, lambda line: print(line, flush=True), gemm)
+                if options.apart:
+                    measured = measure_apart(found[0], names, plan, copy_gbps, gemm)
+                else:
+                    measured = measure(found[0], names, plan, copy_gbps, gemm, clock)
+                if measured is None:
+                    killed.append(f"{name} ({mode} {optimizer})")
+                new = measured or []
                 set_ratios(new)
                 rows += new
                 if options.out:
@@ -141,7 +174,9 @@ def main(arguments: list[str]) -> int:
             f"{row.status}: {row.provider} on {row.case} ({row.mode} {row.optimizer}): {row.reason}",
             file=sys.stderr,
         )
-    return 1 if bad else 0
+    for what in killed:
+        print(f"killed: the process of {what}: it has no rows", file=sys.stderr)
+    return 1 if bad or killed else 0
 
 
 if __name__ == "__main__":

@@ -105,6 +105,7 @@ class MerlinModels23(Provider):
 
     name = "merlin_models_23.12"
     runtime = "tensorflow"
+    own_process = True
     kind = ""
 
     def missing(self) -> str:

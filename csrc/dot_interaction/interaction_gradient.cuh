@@ -145,6 +145,7 @@ __device__ __forceinline__ void StoreGradients(const float (&total)[2][kElements
   }
 }
 
+// Blocks a multiprocessor: as many as the registers of a chunk's Word let there be without spilling much.
 template <typename Rows, bool kVector, bool kExact>
 __global__ void __launch_bounds__(128, (kExact ? 2 : 3) + (sizeof(typename Rows::Word) == 8 ? 2 : 0))
     interaction_gradient_kernel(const __grid_constant__ GradientArgs args, int staged_bytes) {

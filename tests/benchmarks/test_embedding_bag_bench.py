@@ -214,7 +214,8 @@ def test_gather_floor_sums_rows():
         np.testing.assert_allclose(total, table[values].sum(axis=0), rtol=1e-4, atol=1e-4)
 
 
-def test_command_line_writes_rows(tmp_path, capsys):
+@pytest.mark.parametrize("apart", [[], ["--apart"]])
+def test_command_line_writes_rows(tmp_path, capsys, apart):
     out = tmp_path / "rows.csv"
     arguments = [
         "embedding_bag",
@@ -225,7 +226,7 @@ def test_command_line_writes_rows(tmp_path, capsys):
         "--mode",
         "forward,full",
     ]
-    assert run.main([*arguments, "--seconds", "0.01", "--out", str(out)]) == 0
+    assert run.main([*arguments, *apart, "--seconds", "0.01", "--out", str(out)]) == 0
     rows = [row for row in read_csv(out) if row.provider == "merlin_native"]
     assert {row.mode for row in rows} == {"forward", "forward_backward"}
     assert all(row.status == "ok" and row.versions and row.timestamp and row.device for row in rows)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import benchmarks.__main__ as command
-from benchmarks import environment, run, suite
+from benchmarks import environment, harness, run, suite
 from benchmarks.clocks import WallClock
 from benchmarks.harness import Plan, Provider, load_provider, run_case
 from benchmarks.models import bench_two_tower
@@ -33,6 +33,7 @@ def test_each_process_names_cases_modes_and_providers_that_there_are(device, qui
         assert not op.OPTIMIZERS or set(options.optimizers.split(",")) <= set(op.OPTIMIZERS)
         runtimes = {run.load_provider(op, provider).runtime for provider in options.providers.split(",")}
         assert len(runtimes) == 1 or device == "cpu"
+        assert options.apart == (device == "cpu" and not quick)
 
 
 @pytest.mark.parametrize(
@@ -71,6 +72,63 @@ def test_what_fails_is_told_and_the_rest_runs(capfd):
     assert command.run_all({"slow": ["loader", "--list"]}, 0.01) == {
         "slow": "stopped after 0 s; its rows so far are written"
     }
+
+
+DIES = """
+import os
+from benchmarks.harness import Provider
+from benchmarks.ops.bench_embedding_bag import *
+from benchmarks.ops.bench_embedding_bag import traffic
+
+class Dies(Provider):
+    name, runtime = "dies", "torch"
+    def memory_bytes(self, *arguments): return 0
+    def setup(self, *arguments): os.abort()
+
+PROVIDERS = {"dies": "bench_dies:Dies"}
+"""
+
+
+def test_a_process_that_is_killed_has_no_rows_and_the_others_go_on(tmp_path, monkeypatch, capsys):
+    (tmp_path / "bench_dies.py").write_text(DIES)
+    monkeypatch.syspath_prepend(tmp_path)
+    case = importlib.import_module("benchmarks.ops.bench_embedding_bag").CASES["smoke"]
+    assert run.measure_apart("bench_dies", ["dies"], Plan(case, "cpu", "forward", ""), 1.0, {}) is None
+
+    measured = iter([None, []])
+    monkeypatch.setattr(run, "measure_apart", lambda *arguments: next(measured))
+    arguments = ["embedding_bag", "--cases", "smoke_fp16", "--mode", "forward,full", "--providers", "merlin_native"]
+    assert run.main([*arguments, "--apart"]) == 1
+    assert "killed: the process of smoke_fp16 (forward ): it has no rows" in capsys.readouterr().err
+    assert next(measured, "all asked for") == "all asked for"
+
+
+def test_providers_that_fit_into_memory_are_held_together():
+    def provider(name, runtime, gigabytes, **attributes):
+        memory = {"memory_bytes": lambda self, *arguments: int(gigabytes * 1e9)}
+        return type(name, (Provider,), {"name": name, "runtime": runtime, **memory, **attributes})()
+
+    waiting = [
+        provider("a", "tensorflow", 6),
+        provider("b", "torch", 5),
+        provider("c", "tensorflow", 3),
+        provider("d", "tensorflow", 8),
+        provider("huge", "tensorflow", 30),
+        provider("e", "tensorflow", 4, own_process=True),
+    ]
+    waiting.sort(key=harness._keeps_memory)
+    assert [each.name for each in waiting] == ["b", "e", "a", "c", "d", "huge"]
+    room = harness._Room(None, Plan(None, "cpu", "forward", "", memory_bytes=10 * 10**9), held=10**9)
+    groups, told = [], []
+    while waiting:
+        groups.append([each.name for each in room.next_group(waiting, lambda *what: told.append(what))])
+    assert groups == [["b", "e"], ["a", "c"], ["d"], []]  # 9 GB kept of a and c are there for d
+    assert [(each.name, status, reason) for each, status, reason in told] == [
+        ("huge", "skipped", "needs about 30.0 GB, 9.0 GB are allowed")
+    ]
+    waiting = [provider("a", "torch", 99), provider("b", "torch", 99)]
+    room = harness._Room(None, Plan(None, "cuda", "forward", ""), 0)
+    assert [len(room.next_group(waiting, print)) for _ in range(3)] == [1, 1, 0]  # on a GPU one at a time
 
 
 def test_dtypes_choose_cases(capsys):

@@ -36,7 +36,7 @@ def types_of(graph):
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("ids_dtype", [np.int32, np.int64])
 @pytest.mark.parametrize("num_bags", [0, 1, 33])
-def test_embedding_bag(rng, dtype, ids_dtype, num_bags):
+def test_embedding_bag(rng, on_device, dtype, ids_dtype, num_bags):
     case = random_case(rng, [(50, 8), (7, 5)], [0, 1, 0, 1, 0, 0, 1], num_bags, dtype=dtype, ids_dtype=ids_dtype)
     case.combiners = [FOUR[f % 4] if case.weights[f] is None else FOUR[f % 3] for f in range(7)]
     expected, _, _ = case.reference()
@@ -54,7 +54,7 @@ def test_embedding_bag(rng, dtype, ids_dtype, num_bags):
 
 
 @pytest.mark.parametrize("combiner", FOUR)
-def test_bags_of_nothing_are_zeros(combiner):
+def test_bags_of_nothing_are_zeros(on_device, combiner):
     """Padding alone, no ids at all, weights that add up to nothing, and a padding id that is no row."""
     table = tf.Variable([[np.nan, np.nan], [-3.0, 4.0], [-1.0, -2.0]])
     padded, none = to_bags(np.array([[0, 0], [1, 0]]), padding_id=0), to_bags(np.zeros((2, 0), np.int64))
@@ -82,7 +82,7 @@ def test_id_out_of_range_names_the_feature():
 
 @pytest.mark.parametrize("combiner", FOUR)
 @pytest.mark.parametrize("splits", [[0, 0, 2, 2, 3, 3, 3], [0, 3], [0, 0, 0, 3]])
-def test_empty_bags_anywhere(combiner, splits):
+def test_empty_bags_anywhere(on_device, combiner, splits):
     table = tf.Variable([[1.0, 2.0], [-3.0, 4.0], [-5.0, -6.0]])
     features = [to_bags(([2, 1, 0], splits))]
     with portable_ops():
@@ -102,7 +102,7 @@ def test_wrong_row_splits_name_the_feature(splits):
 @pytest.mark.parametrize(
     "options", [{}, {"order": "upper", "concat_first": True, "pad_to": 8, "self_interaction": True}]
 )
-def test_dot_interaction(rng, dtype, batch, options):
+def test_dot_interaction(rng, on_device, dtype, batch, options):
     parts = [tf.cast(rng.normal(size=(batch, *shape)), dtype) for shape in ((6,), (3, 6), (6,))]
     with portable_ops():
         output = dot_interaction(parts, **options)
