@@ -86,7 +86,7 @@ def run_all(processes: dict[str, list[str]], timeout: float) -> dict[str, str]:
             continue
         print(f"=== {name}: {time.monotonic() - start:.0f} s", flush=True)
         if code == 1:
-            wrong[name] = "a provider was refused or failed, or the command was wrong: see above"
+            wrong[name] = "a provider was refused or failed, a process was killed, or the command was wrong: see above"
         elif code:
             wrong[name] = f"exit status {code}"
     return wrong

@@ -247,17 +247,13 @@ def run_case(
 
     probes = prepare([provider for provider in able if provider.is_probe])
     room = _Room(problem, plan, sum(_memory(one.provider, problem, plan) for one in probes))
-    waiting = sorted((provider for provider in able if not provider.is_probe), key=_keeps_memory)
-    while True:
-        group = room.next_group(waiting, note)
+    for group in room.groups([provider for provider in able if not provider.is_probe], note):
         ready = prepare(group)
         _time([*probes, *ready], problem, plan, clock)
         finish(ready)
         for provider in group:
             vars(provider).clear()  # its tables
         gc.collect()
-        if not waiting:
-            break
     finish(probes)
     for one in probes:
         vars(one.provider).clear()
@@ -280,27 +276,33 @@ class _Room:
         self._problem, self._plan, self._held = problem, plan, held
         self._kept = 0  # of earlier groups
 
-    def next_group(self, waiting: list[Provider], note: Callable) -> list[Provider]:
-        """Takes from the front of ``waiting`` what is to be held at one time: on a CPU as many as fit, on a GPU one. Notes
-        and leaves out those that do not even fit alone."""
+    def groups(self, providers: list[Provider], note: Callable) -> Iterator[list[Provider]]:
+        """What to hold at one time, in turn: on a CPU as many as fit once the group before has been let go, on a GPU one.
+        Those that do not even fit alone are noted; if these are all, there is an empty group, for the probes."""
         if self._plan.device != "cpu":
-            return [waiting.pop(0)] if waiting else []
-        free = (self._plan.memory_bytes or int(environment.available_memory() * 0.6)) - self._held
-        group: list[Provider] = []
-        given_back = keeping = 0
+            yield from [[provider] for provider in providers] or [[]]
+            return
+        waiting, any_yet = sorted(providers, key=_keeps_memory), False
         while waiting:
-            need = _memory(waiting[0], self._problem, self._plan)
-            new_keeping = keeping + (need if _keeps_memory(waiting[0]) else 0)
-            new_given_back = given_back + (0 if _keeps_memory(waiting[0]) else need)
-            if new_given_back + max(0, new_keeping - self._kept) <= free:
+            free = (self._plan.memory_bytes or int(environment.available_memory() * 0.6)) - self._held
+            group: list[Provider] = []
+            while waiting and self._new_bytes([*group, waiting[0]]) <= free:
                 group.append(waiting.pop(0))
-                given_back, keeping = new_given_back, new_keeping
-            elif group:
-                break
+            if group:
+                any_yet = True
+                yield group
+                self._kept = max(self._kept, self._bytes(group, keeps=True))
             else:
+                need = _memory(waiting[0], self._problem, self._plan)
                 note(waiting.pop(0), "skipped", f"needs about {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are allowed")
-        self._kept = max(self._kept, keeping)
-        return group
+        if not any_yet:
+            yield []
+
+    def _new_bytes(self, group: list[Provider]) -> int:
+        return self._bytes(group, keeps=False) + max(0, self._bytes(group, keeps=True) - self._kept)
+
+    def _bytes(self, group: list[Provider], keeps: bool) -> int:
+        return sum(_memory(each, self._problem, self._plan) for each in group if _keeps_memory(each) == keeps)
 
 
 def _prepare(op: Op, provider: Provider, problem: Problem, plan: Plan, clock: WallClock) -> _Ready:

@@ -184,8 +184,7 @@ class SparseSteps(TensorFlowProvider):
     """A form of the lookup whose gradient is stepped by :class:`SparseOptimizer`."""
 
     def unsupported(self, case: Any, device: str, mode: str, optimizer: str) -> str:
-        on_gpu = device == "cuda" and mode == "update"
-        if on_gpu and optimizer == "adagrad" and case.dtype == "bfloat16":
+        if (device, mode, optimizer, case.dtype) == ("cuda", "update", "adagrad", "bfloat16"):
             return "TensorFlow has no sparse Adagrad of bfloat16 on a GPU"
         return super().unsupported(case, device, mode, optimizer)
 

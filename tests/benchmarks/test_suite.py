@@ -108,7 +108,7 @@ def test_providers_that_fit_into_memory_are_held_together():
         memory = {"memory_bytes": lambda self, *arguments: int(gigabytes * 1e9)}
         return type(name, (Provider,), {"name": name, "runtime": runtime, **memory, **attributes})()
 
-    waiting = [
+    providers = [
         provider("a", "tensorflow", 6),
         provider("b", "torch", 5),
         provider("c", "tensorflow", 3),
@@ -116,19 +116,17 @@ def test_providers_that_fit_into_memory_are_held_together():
         provider("huge", "tensorflow", 30),
         provider("e", "tensorflow", 4, own_process=True),
     ]
-    waiting.sort(key=harness._keeps_memory)
-    assert [each.name for each in waiting] == ["b", "e", "a", "c", "d", "huge"]
     room = harness._Room(None, Plan(None, "cpu", "forward", "", memory_bytes=10 * 10**9), held=10**9)
-    groups, told = [], []
-    while waiting:
-        groups.append([each.name for each in room.next_group(waiting, lambda *what: told.append(what))])
-    assert groups == [["b", "e"], ["a", "c"], ["d"], []]  # 9 GB kept of a and c are there for d
+    told = []
+    groups = [[each.name for each in group] for group in room.groups(providers, lambda *what: told.append(what))]
+    assert groups == [["b", "e"], ["a", "c"], ["d"]]  # 9 GB kept of a and c are there for d
     assert [(each.name, status, reason) for each, status, reason in told] == [
         ("huge", "skipped", "needs about 30.0 GB, 9.0 GB are allowed")
     ]
-    waiting = [provider("a", "torch", 99), provider("b", "torch", 99)]
+    assert list(room.groups([provider("huge", "torch", 30)], lambda *what: None)) == [[]]  # the probes alone
     room = harness._Room(None, Plan(None, "cuda", "forward", ""), 0)
-    assert [len(room.next_group(waiting, print)) for _ in range(3)] == [1, 1, 0]  # on a GPU one at a time
+    two = [provider("a", "torch", 99), provider("b", "torch", 99)]
+    assert list(room.groups(two, print)) == [two[:1], two[1:]]  # on a GPU one at a time
 
 
 def test_dtypes_choose_cases(capsys):
