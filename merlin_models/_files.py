@@ -1,8 +1,9 @@
-"""Writing a file so that what was there before survives a full disk and a killed process."""
+"""Writing a file or folder so that what was there before survives a full disk and a killed process."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import io
 import os
@@ -11,6 +12,8 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from typing import Any
+
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux
 
 
 @contextlib.contextmanager
@@ -30,7 +33,7 @@ def replacing(path: str | os.PathLike, needed_bytes: int = 0) -> Iterator[str | 
         IsADirectoryError: if there is a folder of that name.
         OSError: with ``errno.ENOSPC`` before anything is written, if the disk has less room than ``needed_bytes``.
     """
-    if "://" in os.fspath(path):
+    if is_address(path):
         yield path
         return
     target = pathlib.Path(os.path.realpath(path))
@@ -52,22 +55,84 @@ def replacing(path: str | os.PathLike, needed_bytes: int = 0) -> Iterator[str | 
         part.unlink(missing_ok=True)
 
 
+def is_address(path: str | os.PathLike) -> bool:
+    """Whether it leads to a remote store. As a ``pathlib.Path`` it would be a folder of this machine."""
+    return "://" in os.fspath(path)
+
+
+def local_path(path: str | os.PathLike, argument: str) -> pathlib.Path:
+    """Raises ValueError for an address with "://", naming the argument."""
+    if is_address(path):
+        raise ValueError(f"{argument} must be a path of this machine. Received: '{os.fspath(path)}'")
+    return pathlib.Path(path)
+
+
 @contextlib.contextmanager
 def replacing_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A folder to write to, which takes the path's place once all is written: no server sees a half of it."""
+    """A folder to write to, which takes the path's place once all is written: no server sees a half of it.
+
+    A symbolic link stays one: the folder it leads to is replaced. On Linux there is a folder at the path at any time. Of
+    several writers at once the last one's stays. If the block raises, nothing at the path changes.
+    """
+    path = pathlib.Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         yield new
-        if path.exists():
-            old = path.with_name(f"{new.name}.old")
-            path.rename(old)
-            new.rename(path)
-            shutil.rmtree(old)
-        else:
-            new.rename(path)
+        while not _take_place(new, path):
+            pass  # another writer came in between
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def _take_place(new: pathlib.Path, path: pathlib.Path) -> bool:
+    """Renames ``new`` to ``path``, where what was at ``path`` becomes ``new``; or is False since others renamed theirs."""
+    if not path.exists():
+        try:
+            new.rename(path)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+            return False
+        return True
+    try:
+        _exchange(new, path)
+    except FileNotFoundError:
+        return False
+    except NotImplementedError:
+        return _take_place_in_two(new, path)
+    return True
+
+
+def _take_place_in_two(new: pathlib.Path, path: pathlib.Path) -> bool:
+    """Where a system or a file system cannot exchange: for a moment nothing is at ``path``."""
+    old = new.with_name(f"{new.name}.old")
+    try:
+        path.rename(old)
+    except FileNotFoundError:
+        return False
+    try:
+        new.rename(path)
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+            shutil.rmtree(old)  # another writer's is there, for which this one made room
+            return False
+        old.rename(path)
+        raise
+    shutil.rmtree(old)
+    return True
+
+
+def _exchange(one: pathlib.Path, other: pathlib.Path) -> None:
+    """Swaps two names in one step. Raises NotImplementedError where there is no such thing."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        raise NotImplementedError
+    if rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), ctypes.c_uint(_RENAME_EXCHANGE)):
+        code = ctypes.get_errno()
+        if code in (errno.ENOSYS, errno.EINVAL):
+            raise NotImplementedError
+        raise OSError(code, os.strerror(code), os.fspath(one), None, os.fspath(other))
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from merlin_models._files import HDF5File, replacing, write_text
+from merlin_models._files import HDF5File, is_address, local_path, replacing, write_text
 from merlin_models.blocks.symbolic import shapes_of_schema
 from merlin_models.schema import ColumnSchema, Schema
 
@@ -118,7 +118,7 @@ class SavedWithSchemas(SavedWhole):
         schemas = {"output": self.get_output_schema()}
         if self.schema is not None:
             schemas["input"] = self.schema
-        folder = pathlib.Path(filepath)
+        folder = local_path(filepath, "The folder of filepath")
         (folder / _SCHEMAS).mkdir(parents=True, exist_ok=True)
         super().save(folder / _MODEL, overwrite, **kwargs)
         for name, schema in schemas.items():
@@ -155,16 +155,24 @@ class SavedWithSchemas(SavedWhole):
             ValueError: if the file is damaged.
             TypeError: if it is another model than one of this class.
         """
-        path = pathlib.Path(filepath)
+        file = os.fspath(filepath)
+        if not (is_address(file) and file.endswith(_FILES)):
+            file = cls._local_file(local_path(file, "The folder of filepath"))
+        model = keras.models.load_model(file, **kwargs)
+        if not isinstance(model, cls):
+            raise TypeError(
+                f"filepath must be that of a {cls.__name__}. Received: a {type(model).__name__} in {filepath}"
+            )
+        return model
+
+    @staticmethod
+    def _local_file(path: pathlib.Path) -> pathlib.Path:
         file = path / _MODEL if path.is_dir() else path
         if not file.exists():
             raise FileNotFoundError(f"filepath must be a file or folder that save() wrote. Received: no '{file}'")
         if file.suffix == ".keras":
             _check_archive(file)
-        model = keras.models.load_model(file, **kwargs)
-        if not isinstance(model, cls):
-            raise TypeError(f"filepath must be that of a {cls.__name__}. Received: a {type(model).__name__} in {path}")
-        return model
+        return file
 
 
 def _check_archive(file: pathlib.Path) -> None:
@@ -180,7 +188,7 @@ def _check_archive(file: pathlib.Path) -> None:
 
 def _is_keras_to_write(filepath: str | os.PathLike, overwrite: bool) -> bool:
     """Whether a file is not replaced by a rename: one of a remote store, and one that Keras has to ask for."""
-    return "://" in str(filepath) or (not overwrite and pathlib.Path(filepath).exists())
+    return is_address(filepath) or (not overwrite and pathlib.Path(filepath).exists())
 
 
 def _bytes_of(model: keras.Model) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from google.protobuf import json_format, text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 
-from merlin_models._files import write_text
+from merlin_models._files import local_path, write_text
 from merlin_models.schema import proto
 from merlin_models.schema.column import ColumnSchema, Domain
 from merlin_models.schema.tags import Tags
@@ -292,12 +292,12 @@ class Schema:
     @classmethod
     def load(cls, path: str | os.PathLike) -> Schema:
         """Reads a schema file, or ``schema.pbtxt`` in a folder."""
-        path = pathlib.Path(path)
+        path = local_path(path, "path")
         return cls.from_proto_text(path / FILE_NAME if path.is_dir() else path)
 
     def save(self, path: str | os.PathLike) -> pathlib.Path:
         """Writes to a file ending in .pbtxt, or as ``schema.pbtxt`` into a folder, which is made. Returns the file."""
-        path = pathlib.Path(path)
+        path = local_path(path, "path")
         if path.suffix != ".pbtxt":
             path.mkdir(parents=True, exist_ok=True)
             path = path / FILE_NAME

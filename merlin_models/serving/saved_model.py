@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pathlib
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import tensorflow as tf
 
-from merlin_models._files import replacing_folder
+from merlin_models._files import is_address, replacing_folder
 from merlin_models.ops.portable import portable_ops
 from merlin_models.serving.inputs import OFFSETS, VALUES, Input, features_of, has_padded_form
 
 EXCLUDE = "exclude"
+_GRAPHS = "saved_model.pb"
 # What runs only where this library, or Python, is.
 _FOREIGN = ("Merlin", "PyFunc", "EagerPyFunc")
 
@@ -26,7 +29,8 @@ def write_saved_model(
     Args:
         model: an ``Exportable``.
         inputs: its features.
-        path: a folder; a SavedModel that is there is replaced once the new one is complete.
+        path: a folder; a SavedModel that is there is replaced once the new one is complete. To an address with "://",
+            which TensorFlow must know, the complete one is copied, with "saved_model.pb" at the end.
         portable: whether the graphs must consist of stock TensorFlow ops.
 
     Returns:
@@ -37,7 +41,7 @@ def write_saved_model(
         NotImplementedError: if the model has an op without a portable form, naming it.
         ValueError: if a feature is called "exclude" where a signature takes ids to exclude.
     """
-    path = pathlib.Path(path)
+    path = os.fspath(path)
     _check_free(path)
     module, signatures, traced = tf.Module(), {}, []
     # Around all of it: TensorFlow traces the callable once more when it writes it.
@@ -53,7 +57,7 @@ def write_saved_model(
             for name, padded in names.items():
                 signatures[name] = _signature(serve, model.named_outputs, inputs, padded, exclude)
         module.model_variables = _read_by([*traced, *signatures.values()], model)
-        with replacing_folder(path) as new:
+        with _copied_to(path) if is_address(path) else replacing_folder(pathlib.Path(path)) as new:
             tf.saved_model.save(module, str(new), signatures=signatures)
             if portable:
                 check_portable(new)
@@ -109,7 +113,7 @@ def check_portable(path: str | pathlib.Path) -> None:
     """Raises NotImplementedError if a SavedModel has an op that is of this library or needs Python."""
     from tensorflow.core.protobuf import saved_model_pb2
 
-    definition = saved_model_pb2.SavedModel.FromString((pathlib.Path(path) / "saved_model.pb").read_bytes())
+    definition = saved_model_pb2.SavedModel.FromString((pathlib.Path(path) / _GRAPHS).read_bytes())
     foreign = set()
     for meta_graph in definition.meta_graphs:
         graph = meta_graph.graph_def
@@ -121,8 +125,25 @@ def check_portable(path: str | pathlib.Path) -> None:
         )
 
 
-def _check_free(path: pathlib.Path) -> None:
-    if path.exists() and not (path / "saved_model.pb").is_file() and not (path.is_dir() and not any(path.iterdir())):
+@contextlib.contextmanager
+def _copied_to(address: str) -> Iterator[pathlib.Path]:
+    """A folder of this machine, which is then copied. Without the graphs, the last file, none loads what is there."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield pathlib.Path(folder)
+        if tf.io.gfile.exists(address):
+            tf.io.gfile.rmtree(address)
+        files = [path.relative_to(folder) for path in pathlib.Path(folder).rglob("*") if path.is_file()]
+        for file in sorted(files, key=lambda file: file.name == _GRAPHS):
+            target = f"{address.rstrip('/')}/{file.as_posix()}"
+            tf.io.gfile.makedirs(target.rpartition("/")[0])
+            tf.io.gfile.copy(str(pathlib.Path(folder, file)), target)
+
+
+def _check_free(path: str) -> None:
+    files = tf.io.gfile
+    if files.exists(path) and not (
+        files.isdir(path) and (not files.listdir(path) or files.exists(f"{path}/{_GRAPHS}"))
+    ):
         raise FileExistsError(
             f"filepath must be a new folder or one of a SavedModel. Received: {path}, with other files"
         )
