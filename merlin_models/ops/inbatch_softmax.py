@@ -271,6 +271,10 @@ def _scale(temperature: Any) -> tf.Tensor:
 def _gradient(op, loss_grad, log_sum_grad, positive_score_grad, *_):
     if not op.get_attr("with_mean"):
         raise ValueError("training must be True where a gradient of inbatch_softmax is asked for. Received: False")
+    # Of a gathered or masked result they are tf.IndexedSlices.
+    loss_grad, log_sum_grad, positive_score_grad = map(
+        tf.convert_to_tensor, (loss_grad, log_sum_grad, positive_score_grad)
+    )
     inputs, end = list(op.inputs), 6
     lists = {}
     for name in ("positive_log_q", "candidate_log_q", "query_weights"):

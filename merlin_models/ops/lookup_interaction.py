@@ -154,11 +154,19 @@ def _gradient(op, grad):
         **bag_inputs, first=first, anchor=anchor, grad=grad, tables_trainable=trainable, **attrs
     )
     table_grads: list[Any] = [None] * len(tables)
-    if trainable:
-        unique_ids, rows, _ = ops.merlin_resource_embedding_bag_grad(
-            **bag_inputs, grad=[pooled_grad], concat=True, tables_trainable=True, **{a: attrs[a] for a in _ATTRS}
+    weights_grads: list[Any] = []
+    if trainable or weights:
+        unique_ids, rows, weights_grads = ops.merlin_resource_embedding_bag_grad(
+            **bag_inputs, grad=[pooled_grad], concat=True, tables_trainable=trainable, **{a: attrs[a] for a in _ATTRS}
         )
+    if trainable:
         shapes = [tf.raw_ops.VariableShape(input=table, out_type=tf.int64) for table in tables]
         table_grads = [tf.IndexedSlices(v, i, s) for v, i, s in zip(rows, unique_ids, shapes, strict=True)]
-    others = [None] * (len(ids) + len(splits) + len(weights))
-    return [*table_grads, *others, None if trainable else pooled_grad, *first_grads]
+    others = [None] * (len(ids) + len(splits))
+    return [
+        *table_grads,
+        *others,
+        *(weights_grads if weights else []),
+        None if trainable else pooled_grad,
+        *first_grads,
+    ]

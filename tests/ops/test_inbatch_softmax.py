@@ -242,6 +242,26 @@ def test_evaluation_has_no_gradient():
         tape.gradient(output.loss, x)
 
 
+@pytest.mark.parametrize("graph", [False, True])
+def test_of_gathered_results(rng, graph):
+    x, some = tf.constant(rng.normal(size=(7, 4)), tf.float32), [0, 3, 3]
+
+    def gradient(pick):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            output = inbatch_softmax(x, x)
+            picked = [pick(each) for each in (output.loss, output.log_sum_exp, output.positive_score)]
+            total = tf.add_n(
+                [tf.reduce_sum(each * weight) for each, weight in zip(picked, (1.0, 2.0, 3.0), strict=True)]
+            )
+        return tape.gradient(total, x)
+
+    gathered, weighted = lambda each: tf.gather(each, some), lambda each: each * [1.0, 0, 0, 2, 0, 0, 0]
+    if graph:
+        gradient = tf.function(gradient)
+    np.testing.assert_allclose(gradient(gathered), gradient(weighted), rtol=1e-5, atol=1e-6)
+
+
 def test_second_derivatives_are_refused():
     x = tf.random.stateless_normal((5, 4), [1, 2])
     with tf.GradientTape() as outer:

@@ -81,7 +81,8 @@ def test_any_bags_on_a_cpu(rng, in_graph):
     """Lists without a length, weights, and max: what the fused kernel of a GPU refuses."""
     tables = [tf.Variable(rng.normal(size=(30, 16)).astype(np.float32)) for _ in range(2)]
     lists = tf.ragged.constant([[3, 1, 4], [], [29]], row_splits_dtype=tf.int64)
-    weighted = to_bags(tf.constant([[1, 2], [3, 4], [5, 6]], tf.int64), tf.constant(rng.random((3, 2)), tf.float32))
+    weights = tf.constant(rng.random((3, 2)), tf.float32)
+    weighted = to_bags(tf.constant([[1, 2], [3, 4], [5, 6]], tf.int64), weights)
     call = ([to_bags(lists), weighted, to_bags(lists)], [0, 1, 1], ["sum", "mean", "max"])
     with tf.device("cpu:0"):
         results = []
@@ -89,8 +90,10 @@ def test_any_bags_on_a_cpu(rng, in_graph):
 
             def run(op=op):
                 with tf.GradientTape() as tape:
+                    tape.watch(weighted.weights)
                     output = op(tables, *call)
-                return [output, *map(tf.convert_to_tensor, tape.gradient(output, tables, output))]
+                sources = [*tables, weighted.weights]
+                return [output, *map(tf.convert_to_tensor, tape.gradient(output, sources, output))]
 
             results.append((tf.function(run) if in_graph else run)())
     assert results[0][0].shape == (3, 3)
