@@ -71,7 +71,7 @@ def column_from_proto(feature: schema_pb2.Feature) -> ColumnSchema:
         if feature.WhichOneof("domain_info") != kind:
             continue
         domain = getattr(feature, kind)
-        number = int if kind == "int_domain" else float
+        number = int if kind == "int_domain" else _float_of
         categorical = bool(getattr(domain, "is_categorical", False))
         domains[kind] = Domain(number(domain.min), number(domain.max), domain.name or None, categorical)
     value_count = None
@@ -126,6 +126,11 @@ def column_to_proto(column: ColumnSchema) -> schema_pb2.Feature:
         json_format.ParseDict(properties, struct)
         feature.annotation.extra_metadata.add().Pack(struct)
     return feature
+
+
+def _float_of(number: float) -> float:
+    """The shortest of the decimals that the file's 4 bytes stand for: 0.1 again where 0.1 was written."""
+    return float(str(np.float32(number)))
 
 
 def _unpack(message: Any) -> struct_pb2.Struct:

@@ -201,6 +201,12 @@ def test_round_trip(data):
     assert Schema.from_json(schema.to_json()) == schema
 
 
+def test_decimals_come_back(tmp_path):
+    """Files have 4 bytes for them."""
+    schema = Schema([ColumnSchema.create_continuous("price", min_value=0.1, max_value=99.9)])
+    assert Schema.load(schema.save(tmp_path)) == Schema.from_json(schema.to_json()) == schema
+
+
 def test_save_and_load(movies, tmp_path):
     assert movies.save(tmp_path / "folder") == tmp_path / "folder" / "schema.pbtxt"
     assert Schema.load(tmp_path / "folder") == movies
