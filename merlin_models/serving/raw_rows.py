@@ -1,0 +1,102 @@
+"""Raw rows as the frame that a workflow takes: every value of its column's kind, and one that its dtype can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+_INTEGERS = (int, np.integer)
+_KINDS = {  # of a raw column's dtype: what its values are called, and their types
+    "i": ("integers", _INTEGERS),
+    "u": ("integers", _INTEGERS),
+    "f": ("numbers", (*_INTEGERS, float, np.floating)),
+    "b": ("booleans", (bool, np.bool_)),
+    "O": ("strings", (str,)),
+}
+_LONGEST = 256  # bits of an integer that an error repeats: Python has no digits for those of more than 14,000
+
+
+def raw_columns_of(schema: Any) -> dict[str, tuple[np.dtype, bool]]:
+    """Name -> (NumPy dtype, whether a row has a list) of a workflow's input schema. Strings have dtype object.
+
+    Raises:
+        ValueError: if a column is of another kind than integers, numbers, booleans or strings.
+    """
+    columns = {}
+    for name, column in schema.column_schemas.items():
+        dtype = np.dtype(object if column.dtype.name in ("unknown", "string", "object") else column.dtype.to_numpy)
+        if dtype.kind not in _KINDS:
+            raise ValueError(
+                f"Raw columns must be of integers, numbers, booleans or strings. Received: '{name}' of {dtype.name}"
+            )
+        columns[name] = (dtype, bool(column.is_list))
+    return columns
+
+
+def range_of(dtype: np.dtype) -> tuple[Any, Any] | None:
+    """The least and the largest finite number of a dtype, as Python has them; None for booleans and strings."""
+    if dtype.kind in "iu":
+        return int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+    return (float(np.finfo(dtype).min), float(np.finfo(dtype).max)) if dtype.kind == "f" else None
+
+
+def frame_of(raw_columns: Mapping[str, tuple[np.dtype, bool]], rows: Any) -> pd.DataFrame:
+    """The raw columns of a data frame, of a dictionary column -> values, or of a list of dictionaries.
+
+    Raises:
+        ValueError: if a column is missing or of another length than the others, or a value is none of its column.
+    """
+    if isinstance(rows, Sequence):
+        missing = sorted({name for row in rows for name in raw_columns if name not in row})
+        rows = {} if missing else {name: [row[name] for row in rows] for name in raw_columns}
+    else:
+        missing = sorted(set(raw_columns) - set(rows))
+    if missing:
+        raise ValueError(f"Rows must have the columns {list(raw_columns)}. Received none of: {missing}")
+    columns = {name: _column(name, *kind, list(rows[name])) for name, kind in raw_columns.items()}
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"Columns must be of one length. Received: {lengths}")
+    return pd.DataFrame(columns)
+
+
+def _column(name: str, dtype: np.dtype, is_list: bool, values: list[Any]) -> pd.Series:
+    if not is_list:
+        _check(name, dtype, values)
+        return pd.Series(np.asarray(values, dtype) if values else np.zeros(0, dtype))
+    wrong = [value for value in values if isinstance(value, str) or not hasattr(value, "__len__")]
+    if wrong:
+        raise ValueError(f"Column '{name}' must have a list in each row. Received: {_shown(wrong[0])}")
+    _check(name, dtype, [item for value in values for item in value])
+    series = pd.Series(values, dtype=object)
+    return series if dtype.kind == "O" else series.map(lambda value: np.asarray(value, dtype))
+
+
+def _check(name: str, dtype: np.dtype, items: Iterable[Any]) -> None:
+    """By hand: NumPy before 2 takes integers modulo the dtype's range, and numbers that are too large for inf."""
+    what, allowed = _KINDS[dtype.kind]
+    wrong = [item for item in items if not isinstance(item, allowed) or (isinstance(item, bool) and dtype.kind != "b")]
+    if wrong:
+        raise ValueError(f"Column '{name}' must have {what}. Received: {_shown(wrong[0])}")
+    limits = range_of(dtype)
+    outside = [item for item in items if not _within(item, *limits)] if limits else []
+    if outside:
+        raise ValueError(
+            f"Column '{name}' must have numbers of {dtype.name}, from {limits[0]} to {limits[1]}. "
+            f"Received: {_shown(outside[0])}"
+        )
+
+
+def _within(item: Any, least: Any, largest: Any) -> bool:
+    if isinstance(item, _INTEGERS):
+        return least <= int(item) <= largest  # exact, whatever their sizes
+    return least <= float(item) <= largest or not np.isfinite(item)
+
+
+def _shown(item: Any) -> str:
+    if isinstance(item, int) and item.bit_length() > _LONGEST:
+        return f"an integer of {item.bit_length()} bits"
+    return repr(item)
