@@ -20,6 +20,7 @@ from merlin_models.datasets.workflows import import_nvtabular
 from merlin_models.schema import Schema
 from merlin_models.serving.inputs import OFFSETS, VALUES, inputs_of
 from merlin_models.serving.raw_rows import frame_of, raw_columns_of
+from merlin_models.serving.served_workflow import served_workflow
 
 MANIFEST, MODEL, WORKFLOW = "manifest.json", "model", "workflow"
 _FORMAT = 1
@@ -103,6 +104,7 @@ class RawModel:
 
     def __init__(self, model: Any, workflow: Any, schema: Schema):
         self.model, self.workflow, self.schema = model, workflow, schema
+        self._served_workflow = served_workflow(workflow)
         self._signature = model.signatures["serving_default"]
         self._inputs = inputs_of(schema)
         self.output_names = sorted(self._signature.structured_outputs)
@@ -120,7 +122,8 @@ class RawModel:
             Name -> (rows, ...).
 
         Raises:
-            ValueError: if a column is missing, or a value is not of its column's kind or out of the range of its dtype.
+            ValueError: if a column is missing, a value is not of its column's kind or out of its dtype's range, or the
+                workflow leaves another number of rows, as ``Filter`` and ``Dropna`` do.
         """
         return self.predict_features(self.transform(rows))
 
@@ -134,7 +137,7 @@ class RawModel:
         if not len(frame):
             return pd.DataFrame({name: pd.Series([], dtype=object) for name in self.schema.column_names})
         with self._lock:
-            return self.workflow.transform(frame)
+            return self._served_workflow.transform(frame)
 
     def predict_features(self, features: pd.DataFrame) -> dict[str, np.ndarray]:
         """Predictions for a frame of features that are encoded already."""

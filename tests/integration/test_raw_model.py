@@ -64,3 +64,38 @@ def test_numbers_out_of_range(served, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             raw_model.predict([ROW, {**ROW, **change}])
+
+
+def test_workflows_that_drop_rows(served, tmp_path):
+    frame = raw_frame()
+    cheap, dear = {**ROW, "price": 0.01}, {**ROW, "price": 0.9}
+    keep = ops.Filter(f=lambda rows: rows[rows["price"] > 0.05])
+    rule = r"A workflow that serves must keep every row\. Received: one whose "
+    for output in (
+        features_of_raw_frame(tmp_path) >> ops.Filter(f=lambda rows: rows[rows["price"] > -1]),
+        categorify(["user"], tmp_path) + ["age"] + (["price"] >> keep >> ops.Normalize()),  # in one branch of several
+    ):
+        _, raw_model = served(fitted(output, frame), COLUMNS)
+        _, again = served(raw_model.workflow, COLUMNS)  # what it holds is as it was loaded
+        for each in (raw_model, again):
+            assert each.predict([dear, dear])["vectors"].shape == (2, 4)
+            with pytest.raises(ValueError, match=rule + r"Filter left 2 of 4 rows"):
+                each.predict([cheap, dear, cheap, dear])
+            with pytest.raises(ValueError, match=rule + r"Filter left 0 of 1 rows"):
+                each.predict([cheap])
+    _, raw_model = served(fitted(features_of_raw_frame(tmp_path) >> ops.Dropna(), frame), COLUMNS)
+    with pytest.raises(ValueError, match=rule + r"Dropna left 1 of 2 rows"):
+        raw_model.predict([ROW, {**ROW, "price": float("nan")}])
+
+
+def test_workflows_that_group_rows(served):
+    frame = raw_frame()
+    grouped = ["user", "price"] >> ops.Groupby(groupby_cols=["user"], aggs={"price": ["mean"]})
+    columns = [COLUMNS[0], ml.ColumnSchema.create_continuous("price_mean")]
+    _, raw_model = served(fitted(grouped, frame), columns)
+    assert raw_model.predict([ROW])["vectors"].shape == (1, 4)
+    rule = r"A workflow that serves must keep every row"
+    with pytest.raises(ValueError, match=rule + r"\. Received: one whose Groupby left 1 of 2 rows"):
+        raw_model.predict([ROW, ROW])
+    with pytest.raises(ValueError, match=rule + r" in its place\. Received: one whose Groupby sorted 2 rows"):
+        raw_model.predict([ROW, {**ROW, "user": 1}])
