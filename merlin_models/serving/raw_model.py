@@ -18,7 +18,8 @@ import merlin_models
 from merlin_models._files import replacing_folder
 from merlin_models.datasets.workflows import import_nvtabular
 from merlin_models.schema import Schema
-from merlin_models.serving.inputs import OFFSETS, VALUES, inputs_of
+from merlin_models.serving.encoded_rows import tensors_of
+from merlin_models.serving.inputs import inputs_of
 from merlin_models.serving.raw_rows import frame_of, raw_columns_of
 from merlin_models.serving.served_workflow import served_workflow
 
@@ -140,18 +141,12 @@ class RawModel:
             return self._served_workflow.transform(frame)
 
     def predict_features(self, features: pd.DataFrame) -> dict[str, np.ndarray]:
-        """Predictions for a frame of features that are encoded already."""
-        tensors = {}
-        for each in self._inputs:
-            values, dtype = features[each.name].to_numpy(), each.dtype.as_numpy_dtype
-            if each.is_list:
-                lists = [np.asarray(value, dtype) for value in values]
-                tensors[each.tensor_name + VALUES] = tf.constant(np.concatenate([np.zeros(0, dtype), *lists]))
-                tensors[each.tensor_name + OFFSETS] = tf.constant(np.cumsum([0, *map(len, lists)], dtype=np.int64))
-            elif each.width is None:
-                tensors[each.tensor_name] = tf.constant(values.astype(dtype))
-            else:
-                tensors[each.tensor_name] = tf.constant(np.asarray([*values], dtype).reshape(len(values), each.width))
+        """Predictions for a frame of features that are encoded already.
+
+        Raises:
+            ValueError: if a feature has a number that its dtype cannot hold, or ids have nulls.
+        """
+        tensors = tensors_of(self._inputs, features)
         return {name: output.numpy() for name, output in self._signature(**tensors).items()}
 
 
