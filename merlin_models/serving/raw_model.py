@@ -117,16 +117,16 @@ class RawModel:
 
         Args:
             rows: a data frame, a dictionary column -> values, or a list of dictionaries, one a row. Other columns than
-                ``raw_columns`` are ignored.
+                ``raw_columns`` are ignored. Numbers that are floats, and strings, may be null: None, NaN or ``pandas.NA``.
 
         Returns:
             Name -> (rows, ...).
 
         Raises:
             ValueError: if a column is missing, a value is not of its column's kind or out of its dtype's range, or the
-                workflow leaves another number of rows, as ``Filter`` and ``Dropna`` do.
+                workflow leaves nulls, or another number of rows, as ``Filter`` and ``Dropna`` do.
         """
-        return self.predict_features(self.transform(rows))
+        return self._predict(self.transform(rows), nulls=False)
 
     def transform(self, rows: pd.DataFrame | Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         """The features of raw values, without the model; arguments as of :meth:`predict`.
@@ -141,12 +141,15 @@ class RawModel:
             return self._served_workflow.transform(frame)
 
     def predict_features(self, features: pd.DataFrame) -> dict[str, np.ndarray]:
-        """Predictions for a frame of features that are encoded already.
+        """Predictions for a frame of features that are encoded already; NaN among floats is the model's to deal with.
 
         Raises:
             ValueError: if a feature has a number that its dtype cannot hold, or ids have nulls.
         """
-        tensors = tensors_of(self._inputs, features)
+        return self._predict(features, nulls=True)
+
+    def _predict(self, features: pd.DataFrame, nulls: bool) -> dict[str, np.ndarray]:
+        tensors = tensors_of(self._inputs, features, nulls)
         return {name: output.numpy() for name, output in self._signature(**tensors).items()}
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ _KINDS = {  # of a raw column's dtype: what its values are called, and their typ
     "b": ("booleans", (bool, np.bool_)),
     "O": ("strings", (str,)),
 }
+_STRINGS = ("unknown", "string", "str", "object")  # as NVTabular calls them
 _LONGEST = 256  # bits of an integer that an error repeats: Python has no digits for those of more than 14,000
 
 
@@ -27,13 +29,18 @@ def raw_columns_of(schema: Any) -> dict[str, tuple[np.dtype, bool]]:
     """
     columns = {}
     for name, column in schema.column_schemas.items():
-        dtype = np.dtype(object if column.dtype.name in ("unknown", "string", "object") else column.dtype.to_numpy)
+        dtype = np.dtype(object if column.dtype.name in _STRINGS else column.dtype.to_numpy)
         if dtype.kind not in _KINDS:
             raise ValueError(
                 f"Raw columns must be of integers, numbers, booleans or strings. Received: '{name}' of {dtype.name}"
             )
         columns[name] = (dtype, bool(column.is_list))
     return columns
+
+
+def takes_nulls(dtype: np.dtype) -> bool:
+    """Whether a raw column may have nulls: pandas has them among numbers, which integers with nulls are too, and objects."""
+    return dtype.kind in "fO"
 
 
 def range_of(dtype: np.dtype) -> tuple[Any, Any] | None:
@@ -65,19 +72,24 @@ def frame_of(raw_columns: Mapping[str, tuple[np.dtype, bool]], rows: Any) -> pd.
 
 def _column(name: str, dtype: np.dtype, is_list: bool, values: list[Any]) -> pd.Series:
     if not is_list:
-        _check(name, dtype, values)
+        values = _checked(name, dtype, values)
         return pd.Series(np.asarray(values, dtype) if values else np.zeros(0, dtype))
     wrong = [value for value in values if isinstance(value, str) or not hasattr(value, "__len__")]
     if wrong:
         raise ValueError(f"Column '{name}' must have a list in each row. Received: {_shown(wrong[0])}")
-    _check(name, dtype, [item for value in values for item in value])
-    series = pd.Series(values, dtype=object)
-    return series if dtype.kind == "O" else series.map(lambda value: np.asarray(value, dtype))
+    items = iter(_checked(name, dtype, [item for value in values for item in value]))
+    lists = [list(itertools.islice(items, len(value))) for value in values]
+    return pd.Series([np.asarray(value, dtype) for value in lists] if dtype.kind != "O" else lists, dtype=object)
 
 
-def _check(name: str, dtype: np.dtype, items: Iterable[Any]) -> None:
-    """By hand: NumPy before 2 takes integers modulo the dtype's range, and numbers that are too large for inf."""
+def _checked(name: str, dtype: np.dtype, items: list[Any]) -> list[Any]:
+    """The items, nulls as None or NaN. By hand: NumPy before 2 takes integers modulo the range, and large numbers for inf."""
     what, allowed = _KINDS[dtype.kind]
+    everything = items
+    if takes_nulls(dtype):
+        null = np.nan if dtype.kind == "f" else None
+        everything = [null if item is None or item is pd.NA else item for item in items]
+        items = [item for item in everything if not _is_null(item)]
     wrong = [item for item in items if not isinstance(item, allowed) or (isinstance(item, bool) and dtype.kind != "b")]
     if wrong:
         raise ValueError(f"Column '{name}' must have {what}. Received: {_shown(wrong[0])}")
@@ -88,12 +100,17 @@ def _check(name: str, dtype: np.dtype, items: Iterable[Any]) -> None:
             f"Column '{name}' must have numbers of {dtype.name}, from {limits[0]} to {limits[1]}. "
             f"Received: {_shown(outside[0])}"
         )
+    return everything
+
+
+def _is_null(item: Any) -> bool:
+    return item is None or (isinstance(item, (float, np.floating)) and item != item)
 
 
 def _within(item: Any, least: Any, largest: Any) -> bool:
     if isinstance(item, _INTEGERS):
         return least <= int(item) <= largest  # exact, whatever their sizes
-    return least <= float(item) <= largest or not np.isfinite(item)
+    return least <= float(item) <= largest or bool(np.isinf(item))
 
 
 def _shown(item: Any) -> str:

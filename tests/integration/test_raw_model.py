@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 
 import merlin_models.tf as ml
 from merlin_models.serving import export_with_workflow, load_with_workflow
@@ -86,6 +87,69 @@ def test_workflows_that_drop_rows(served, tmp_path):
     _, raw_model = served(fitted(features_of_raw_frame(tmp_path) >> ops.Dropna(), frame), COLUMNS)
     with pytest.raises(ValueError, match=rule + r"Dropna left 1 of 2 rows"):
         raw_model.predict([ROW, {**ROW, "price": float("nan")}])
+
+
+def test_nulls_that_the_workflow_was_fitted_on(served, tmp_path):
+    nan = float("nan")
+    few = {
+        "city": ["Ulm", None, "Bonn", nan],
+        "text": pd.array(["x", None, "y", "x"], "string"),
+        "tags": [["a", None], ["b"], [], ["a"]],
+        "codes": [[1.0, None], [2.0], [], [3.0]],
+        "zip": [89073, None, 53111, 89073],  # which is float64, as in a Parquet file's integers with nulls
+        "first": ["p", "q", None, "q"],
+        "second": ["u", None, "v", "v"],
+        "price": [1.5, None, 3.0, 4.0],
+        "age": np.array([20, nan, 30, 40], np.float32),
+    }
+    frame = pd.concat([pd.DataFrame(few)] * 5, ignore_index=True)
+    ids = ["city", "text", "tags", "codes", "zip"]
+    output = categorify(ids, tmp_path)
+    output += categorify([["first", "second"]], tmp_path, encode_type="combo")
+    output += ["price"] >> ops.FillMissing(fill_val=-1)
+    output += ["age"] >> ops.FillMedian() >> ops.Normalize()
+    workflow = nvtabular.Workflow(output)
+    features = workflow.fit_transform(nvtabular.Dataset(frame)).compute()
+    columns = [
+        ml.ColumnSchema.create_categorical(name, 20, value_count=(0, 4) if name in ("tags", "codes") else None)
+        for name in [*ids, "first_second"]
+    ]
+    columns += [ml.ColumnSchema.create_continuous(name) for name in ("price", "age")]
+    model, raw_model = served(workflow, columns)
+    inputs = {name: features[name].to_numpy() for name in ("city", "text", "zip", "first_second", "price", "age")}
+    inputs |= {name: tf.ragged.constant(features[name].map(list), dtype="int64") for name in ("tags", "codes")}
+    expected = np.asarray(model(inputs))
+    assert np.isfinite(expected).all()
+    np.testing.assert_allclose(raw_model.predict(frame)["vectors"], expected, atol=1e-6)
+    rows = frame.head(4).to_dict("records")
+    one_by_one = [raw_model.predict([row])["vectors"] for row in rows]
+    np.testing.assert_allclose(np.concatenate(one_by_one), expected[:4], atol=1e-6)
+
+    nulls = {name: [None] if name in ("tags", "codes") else None for name in few}
+    for row in (nulls, {name: [nan] if value else nan for name, value in nulls.items()}):
+        (alone,), beside = (raw_model.predict(rows)["vectors"] for rows in ([row], [rows[0], row]))
+        np.testing.assert_allclose(alone, beside[1], atol=1e-6)
+        np.testing.assert_allclose(beside[0], expected[0], atol=1e-6)
+        encoded = raw_model.transform([row])
+        assert [encoded[name][0] for name in ("city", "text", "zip", "first_second", "price")] == [1, 1, 1, 1, -1]
+
+
+def test_nulls_that_the_workflow_does_not_fill(served, tmp_path):
+    frame = raw_frame()
+    _, raw_model = served(fitted(features_of_raw_frame(tmp_path), frame), COLUMNS)
+    for null in (None, float("nan")):
+        with pytest.raises(ValueError, match=r"Feature 'price' must have no nulls when .* Received: 1 of 2 null"):
+            raw_model.predict([ROW, {**ROW, "price": null}])
+    features = raw_model.transform([ROW, {**ROW, "price": None}])
+    vectors = raw_model.predict_features(features)["vectors"]  # what the model makes of NaN
+    np.testing.assert_allclose(vectors[:1], raw_model.predict([ROW])["vectors"], atol=1e-6)
+    for name in ("user", "age"):
+        with pytest.raises(ValueError, match=rf"Column '{name}' must have integers\. Received: None"):
+            raw_model.predict([{**ROW, name: None}])
+    ids = ml.ColumnSchema.create_categorical("price", 9)
+    _, raw_model = served(fitted(["price"] >> ops.LambdaOp(lambda x: x), frame), [ids])
+    with pytest.raises(ValueError, match=r"Feature 'price' must have numbers of int64 when it leaves .* Received: nan"):
+        raw_model.predict([{"price": None}])
 
 
 def test_workflows_that_group_rows(served):

@@ -11,9 +11,10 @@ from merlin_models.serving.encoded_rows import tensors_of
 from merlin_models.serving.inputs import Input
 
 
-def tensors(dtype, width, values):
+def tensors(dtype, width, values, nulls=True):
     features = pd.DataFrame({"x": pd.Series(values)})
-    return {name: x.numpy() for name, x in tensors_of([Input("x", tf.as_dtype(dtype), width)], features).items()}
+    found = tensors_of([Input("x", tf.as_dtype(dtype), width)], features, nulls)
+    return {name: x.numpy() for name, x in found.items()}
 
 
 @pytest.mark.parametrize(
@@ -58,3 +59,10 @@ def test_what_a_cast_would_change(recwarn, dtype, value, width):
     ):
         tensors(dtype, width, values)
     assert not recwarn.list
+
+
+def test_nulls_among_floats():
+    nan = float("nan")
+    for width, values in ((None, [1.0, nan, None]), ("list", [[1.0], [], [nan, nan]]), (3, [[1.0, nan, nan]])):
+        with pytest.raises(ValueError, match=r"Feature 'x' must have no nulls when .* Received: 2 of 3 null"):
+            tensors("float32", width, values, nulls=False)

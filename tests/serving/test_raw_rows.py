@@ -78,3 +78,34 @@ def test_numbers_that_a_column_holds(recwarn):
         np.testing.assert_array_equal(kept, np.array(expected, np.float32))
     assert column("float64", False, [1.7e308, 10**308]).tolist() == [1.7e308, 1e308]
     assert not recwarn.list
+
+
+@pytest.mark.parametrize("is_list", [False, True], ids=["scalar", "list"])
+def test_nulls(is_list):
+    def kept(dtype, values):
+        found = column(dtype, is_list, [values, []] if is_list else values)
+        return found[0] if is_list else found.to_numpy()
+
+    nulls = [None, float("nan"), pd.NA, np.float32("nan")]
+    numbers = kept("float32", [0.5, *nulls])
+    assert numbers.dtype == np.float32
+    np.testing.assert_array_equal(numbers, [0.5, *[np.nan] * 4])
+    strings = list(kept("object", ["a", *nulls]))
+    assert strings[:2] == ["a", None]
+    assert strings[2] != strings[2]  # what a workflow's functions see is what they were fitted on
+    assert pd.isna(np.array(strings, object)).tolist() == [False, True, True, True, True]
+    assert strings[3] is None
+    assert pd.isna(kept("object", [None])).all()
+    for dtype, what in (("int64", "integers"), ("uint8", "integers"), ("bool", "booleans")):
+        for null in nulls:
+            with pytest.raises(ValueError, match=rf"Column 'x' must have {what}\. Received: (None|nan|<NA>)"):
+                kept(dtype, [null])
+    for other in (1.5, True, b"a", float("inf")):
+        with pytest.raises(ValueError, match=r"Column 'x' must have strings\. Received: "):
+            kept("object", [other])
+
+
+def test_no_list_for_a_null():
+    for dtype in ("object", "float32"):
+        with pytest.raises(ValueError, match=r"Column 'x' must have a list in each row\. Received: None"):
+            column(dtype, True, [[], None])
