@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ _KINDS = {  # of a raw column's dtype: what its values are called, and their typ
     "O": ("strings", (str,)),
 }
 _STRINGS = ("unknown", "string", "str", "object")  # as NVTabular calls them
+_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON's escapes can make halves of pairs, which no file of categories has
 _LONGEST = 256  # bits of an integer that an error repeats: Python has no digits for those of more than 14,000
 
 
@@ -93,6 +95,9 @@ def _checked(name: str, dtype: np.dtype, items: list[Any]) -> list[Any]:
     wrong = [item for item in items if not isinstance(item, allowed) or (isinstance(item, bool) and dtype.kind != "b")]
     if wrong:
         raise ValueError(f"Column '{name}' must have {what}. Received: {_shown(wrong[0])}")
+    halves = [item for item in items if _SURROGATE.search(item)] if dtype.kind == "O" else []
+    if halves:
+        raise ValueError(f"Column '{name}' must have strings that UTF-8 can encode. Received: {_shown(halves[0])}")
     limits = range_of(dtype)
     outside = [item for item in items if not _within(item, *limits)] if limits else []
     if outside:

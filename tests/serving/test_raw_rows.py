@@ -109,3 +109,11 @@ def test_no_list_for_a_null():
     for dtype in ("object", "float32"):
         with pytest.raises(ValueError, match=r"Column 'x' must have a list in each row\. Received: None"):
             column(dtype, True, [[], None])
+
+
+@pytest.mark.parametrize("is_list", [False, True], ids=["scalar", "list"])
+def test_strings_that_cannot_be_encoded(is_list):
+    fine = ["Köln", "\U0001f600", ""]
+    assert list(column("object", is_list, [fine] if is_list else fine)) == ([fine] if is_list else fine)
+    with pytest.raises(ValueError, match=r"Column 'x' must have strings that UTF-8 can encode\. Received: '\\ud800a'"):
+        column("object", is_list, [["b", "\ud800a"]] if is_list else ["b", "\ud800a"])
