@@ -20,6 +20,7 @@ _KINDS = {  # of a raw column's dtype: what its values are called, and their typ
 }
 _STRINGS = ("unknown", "string", "str", "object")  # as NVTabular calls them
 _SURROGATE = re.compile("[\ud800-\udfff]")  # JSON's escapes can make halves of pairs, which no file of categories has
+_WIDEST = 200  # letters of a value that an error repeats
 _LONGEST = 256  # bits of an integer that an error repeats: Python has no digits for those of more than 14,000
 
 
@@ -121,4 +122,5 @@ def _within(item: Any, least: Any, largest: Any) -> bool:
 def _shown(item: Any) -> str:
     if isinstance(item, int) and item.bit_length() > _LONGEST:
         return f"an integer of {item.bit_length()} bits"
-    return repr(item)
+    shown = repr(item)
+    return shown if len(shown) <= _WIDEST else f"{shown[:_WIDEST]}..."

@@ -80,6 +80,11 @@ def test_numbers_that_a_column_holds(recwarn):
     assert not recwarn.list
 
 
+def test_errors_stay_short():
+    with pytest.raises(ValueError, match=r"Column 'x' must have numbers\. Received: 'a{199}\.\.\.$"):
+        column("float32", False, [10**6 * "a"])
+
+
 @pytest.mark.parametrize("is_list", [False, True], ids=["scalar", "list"])
 def test_nulls(is_list):
     def kept(dtype, values):
