@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-_INTEGERS = (int, np.integer)
+_INTEGERS, _FLOATS = (int, np.integer), (float, np.floating)
+_NULLS = {type(None), type(pd.NA)}
 _KINDS = {  # of a raw column's dtype: what its values are called, and their types
     "i": ("integers", _INTEGERS),
     "u": ("integers", _INTEGERS),
-    "f": ("numbers", (*_INTEGERS, float, np.floating)),
+    "f": ("numbers", (*_INTEGERS, *_FLOATS)),
     "b": ("booleans", (bool, np.bool_)),
     "O": ("strings", (str,)),
 }
@@ -80,43 +81,52 @@ def _column(name: str, dtype: np.dtype, is_list: bool, values: list[Any]) -> pd.
     wrong = [value for value in values if isinstance(value, str) or not hasattr(value, "__len__")]
     if wrong:
         raise ValueError(f"Column '{name}' must have a list in each row. Received: {_shown(wrong[0])}")
-    items = iter(_checked(name, dtype, [item for value in values for item in value]))
-    lists = [list(itertools.islice(items, len(value))) for value in values]
-    return pd.Series([np.asarray(value, dtype) for value in lists] if dtype.kind != "O" else lists, dtype=object)
+    items = [item for value in values for item in value]
+    checked = _checked(name, dtype, items)
+    if checked is not items:
+        checked = iter(checked)
+        values = [list(itertools.islice(checked, len(value))) for value in values]
+    return pd.Series(values if dtype.kind == "O" else [np.asarray(value, dtype) for value in values], dtype=object)
 
 
 def _checked(name: str, dtype: np.dtype, items: list[Any]) -> list[Any]:
-    """The items, nulls as None or NaN. By hand: NumPy before 2 takes integers modulo the range, and large numbers for inf."""
+    """The items, or a list of them with None, or NaN among numbers, for nulls.
+
+    By hand: NumPy before 2 takes integers modulo the range, and large numbers for inf. Asks types once, as items may be many.
+    """
     what, allowed = _KINDS[dtype.kind]
-    everything = items
-    if takes_nulls(dtype):
+    checked, types = items, set(map(type, items))
+    if takes_nulls(dtype) and types & _NULLS:
         null = np.nan if dtype.kind == "f" else None
-        everything = [null if item is None or item is pd.NA else item for item in items]
-        items = [item for item in everything if not _is_null(item)]
-    wrong = [item for item in items if not isinstance(item, allowed) or (isinstance(item, bool) and dtype.kind != "b")]
+        checked = [null if item is None or item is pd.NA else item for item in items]
+        items = [item for item in checked if item is not None]
+    if dtype.kind == "O" and any(issubclass(each, _FLOATS) for each in types):
+        items = [item for item in items if not isinstance(item, _FLOATS) or item == item]
+    types = set(map(type, items))
+    wrong = {each for each in types if not issubclass(each, allowed) or (issubclass(each, bool) and dtype.kind != "b")}
     if wrong:
-        raise ValueError(f"Column '{name}' must have {what}. Received: {_shown(wrong[0])}")
-    halves = [item for item in items if _SURROGATE.search(item)] if dtype.kind == "O" else []
-    if halves:
-        raise ValueError(f"Column '{name}' must have strings that UTF-8 can encode. Received: {_shown(halves[0])}")
-    limits = range_of(dtype)
-    outside = [item for item in items if not _within(item, *limits)] if limits else []
-    if outside:
+        first = next(item for item in items if type(item) in wrong)
+        raise ValueError(f"Column '{name}' must have {what}. Received: {_shown(first)}")
+    if dtype.kind == "O" and _SURROGATE.search("".join(items)):
+        first = next(item for item in items if _SURROGATE.search(item))
+        raise ValueError(f"Column '{name}' must have strings that UTF-8 can encode. Received: {_shown(first)}")
+    if dtype.kind in "iuf" and not _within(items, dtype):
+        least, largest = range_of(dtype)
+        first = next(item for item in items if not _within([item], dtype))
         raise ValueError(
-            f"Column '{name}' must have numbers of {dtype.name}, from {limits[0]} to {limits[1]}. "
-            f"Received: {_shown(outside[0])}"
+            f"Column '{name}' must have numbers of {dtype.name}, from {least} to {largest}. Received: {_shown(first)}"
         )
-    return everything
+    return checked
 
 
-def _is_null(item: Any) -> bool:
-    return item is None or (isinstance(item, (float, np.floating)) and item != item)
-
-
-def _within(item: Any, least: Any, largest: Any) -> bool:
-    if isinstance(item, _INTEGERS):
-        return least <= int(item) <= largest  # exact, whatever their sizes
-    return least <= float(item) <= largest or bool(np.isinf(item))
+def _within(items: list[Any], dtype: np.dtype) -> bool:
+    """Whether all numbers are in a dtype's range, NaN and inf in that of floats."""
+    least, largest = range_of(dtype)
+    integers = [int(item) for item in items if isinstance(item, _INTEGERS)]  # Python compares those of any size
+    if integers and not least <= min(integers) <= max(integers) <= largest:
+        return False
+    floats = np.array([np.float64(0), *(item for item in items if isinstance(item, _FLOATS))])  # of 64 bits or more
+    return not ((np.abs(floats) > largest) & ~np.isinf(floats)).any()
 
 
 def _shown(item: Any) -> str:
