@@ -9,7 +9,7 @@
 
 answers {"predictions": [{"rating_b/binary_classification_task": 0.54...}]}: the chance that the user gives more than 3 stars.
 Users, movies and genres that training did not have are no errors: the workflow has one id for all of them. What has not the
-form of GET /schema is answered with status 422 and the field and its rule.
+form of GET /schema is answered with status 422 and the field and its rule, and so is what the workflow or the model refuses.
 """
 
 # No `from __future__ import annotations` here: FastAPI reads the type of a request, which is made at run time.
@@ -27,20 +27,17 @@ from merlin_models.datasets.workflows import import_nvtabular
 nvtabular = import_nvtabular()  # first: it sets what dask needs before anything else imports that
 
 import keras
-from fastapi import FastAPI
+import numpy as np
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, create_model
 
 import merlin_models.tf  # noqa: F401  what model.keras and exports that are not portable are made of
 from merlin_models.serving import RawModel, export_with_workflow, load_with_workflow
+from merlin_models.serving.raw_rows import range_of, takes_nulls
 
 MOST_ROWS = 4096  # of a request
-INTEGER = Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)]
-KINDS = {
-    "i": INTEGER,
-    "u": INTEGER,
-    "f": StrictFloat | StrictInt,
-    "b": StrictBool,
-}  # of a raw column's dtype; the rest are strings
 
 
 def export(quickstart: pathlib.Path, folder: pathlib.Path, portable: bool = True) -> pathlib.Path:
@@ -58,11 +55,21 @@ def export(quickstart: pathlib.Path, folder: pathlib.Path, portable: bool = True
     return export_with_workflow(model, workflow, folder, portable=portable)
 
 
+def value_of(dtype: Any) -> Any:
+    """What a value of a raw column must be: of its kind and range; null, too, where :class:`RawModel` takes it."""
+    value = StrictBool if dtype.kind == "b" else StrictStr
+    if dtype.kind in "iuf":
+        least, largest = range_of(dtype)
+        number = Annotated[StrictFloat, Field(allow_inf_nan=False)] if dtype.kind == "f" else StrictInt
+        value = Annotated[number, Field(ge=least, le=largest)]
+    return value | None if takes_nulls(dtype) else value
+
+
 def request_of(model: RawModel) -> type[BaseModel]:
     """What a request must be: {"rows": [{column: value}]} with each raw column, of its kind, and no other."""
 
     def field(dtype: Any, is_list: bool) -> tuple[Any, Any]:
-        value = KINDS.get(dtype.kind, StrictStr)
+        value = value_of(dtype)
         return (list[value] if is_list else value), Field()
 
     columns = {name: field(*kind) for name, kind in model.raw_columns.items()}
@@ -71,10 +78,30 @@ def request_of(model: RawModel) -> type[BaseModel]:
     return create_model("Request", __config__=ConfigDict(extra="forbid"), rows=rows)
 
 
+def refusal(message: str, *place: int) -> dict[str, Any]:
+    """An error in the form of pydantic's."""
+    return {"type": "value_error", "loc": ("body", "rows", *place), "msg": message}
+
+
+def without_input(error: dict[str, Any]) -> dict[str, Any]:
+    """An error's type, place and rule, without what came, which JSON need not be able to tell, such as NaN."""
+    place = [_encodable(part) if isinstance(part, str) else part for part in error["loc"]]
+    return {"type": error["type"], "loc": place, "msg": _encodable(error["msg"])}
+
+
+def _encodable(text: str) -> str:
+    """UTF-8 has no halves of surrogate pairs, which JSON's escapes can make."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def make_app(model: RawModel) -> FastAPI:
     """The HTTP application: POST /predict, GET /schema, GET /health, and GET /docs, which FastAPI makes."""
     app = FastAPI(title="merlin_models")
     request_type = request_of(model)
+
+    @app.exception_handler(RequestValidationError)
+    async def refuse(_: Request, error: RequestValidationError) -> JSONResponse:
+        return JSONResponse({"detail": [without_input(each) for each in error.errors()]}, status_code=422)
 
     @app.get("/health")
     def health() -> dict[str, str]:
@@ -86,7 +113,14 @@ def make_app(model: RawModel) -> FastAPI:
 
     @app.post("/predict")
     def predict(request: request_type) -> dict[str, list[dict[str, Any]]]:  # a thread of FastAPI's pool runs it
-        predictions = model.predict([dict(row) for row in request.rows])
+        try:
+            predictions = model.predict([dict(row) for row in request.rows])
+        except ValueError as error:  # what the types do not tell, such as a null that the workflow leaves
+            raise RequestValidationError([refusal(str(error))]) from error
+        finite = [np.isfinite(values).reshape(len(values), -1).all(axis=1) for values in predictions.values()]
+        wrong = np.flatnonzero(~np.all(finite, axis=0)).tolist()
+        if wrong:
+            raise RequestValidationError([refusal("The prediction must be a finite number", row) for row in wrong])
         numbers = {name: values.squeeze(-1).tolist() for name, values in predictions.items()}
         return {"predictions": [dict(zip(numbers, row, strict=True)) for row in zip(*numbers.values(), strict=True)]}
 

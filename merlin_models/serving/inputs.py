@@ -67,7 +67,7 @@ def inputs_of(schema: Schema | None, input_signature: Any = None) -> list[Input]
 
     Raises:
         ValueError: without either, for a spec that is none of a column, a vector whose length is not known, or a name that
-            TensorFlow does not take.
+            TensorFlow does not take, or for two that one of the signatures would call the same.
     """
     given = _given(input_signature)
     if schema is None and not given:
@@ -85,10 +85,12 @@ def inputs_of(schema: Schema | None, input_signature: Any = None) -> list[Input]
             "Names of exported features must begin with a letter or digit and have only these and _ . / - behind it. "
             f"Received: {unfit}"
         )
-    names = [name for each in inputs for name in each.specs(padded=False)]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = set()
+    for padded in (False, True) if has_padded_form(inputs) else (False,):
+        names = [name for each in inputs for name in each.specs(padded)]
+        twice |= {name for name in names if names.count(name) > 1}
     if twice:
-        raise ValueError(f"Names of a signature's inputs must be unique. Received twice: {twice}")
+        raise ValueError(f"Names of a signature's inputs must be unique. Received twice: {sorted(twice)}")
     return inputs
 
 

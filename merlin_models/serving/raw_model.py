@@ -18,18 +18,13 @@ import merlin_models
 from merlin_models._files import replacing_folder
 from merlin_models.datasets.workflows import import_nvtabular
 from merlin_models.schema import Schema
-from merlin_models.serving.inputs import OFFSETS, VALUES, inputs_of
+from merlin_models.serving.encoded_rows import tensors_of
+from merlin_models.serving.inputs import inputs_of
+from merlin_models.serving.raw_rows import frame_of, raw_columns_of
+from merlin_models.serving.served_workflow import served_workflow
 
 MANIFEST, MODEL, WORKFLOW = "manifest.json", "model", "workflow"
 _FORMAT = 1
-_INTEGERS = (int, np.integer)
-_KINDS = {  # of a raw column's dtype: what its values are called, and their types
-    "i": ("integers", _INTEGERS),
-    "u": ("integers", _INTEGERS),
-    "f": ("numbers", (*_INTEGERS, float, np.floating)),
-    "b": ("booleans", (bool, np.bool_)),
-    "O": ("strings", (str,)),
-}
 
 
 def export_with_workflow(model: Any, workflow: Any, folder: str | os.PathLike, portable: bool = False) -> pathlib.Path:
@@ -110,17 +105,11 @@ class RawModel:
 
     def __init__(self, model: Any, workflow: Any, schema: Schema):
         self.model, self.workflow, self.schema = model, workflow, schema
+        self._served_workflow = served_workflow(workflow)
         self._signature = model.signatures["serving_default"]
         self._inputs = inputs_of(schema)
         self.output_names = sorted(self._signature.structured_outputs)
-        self.raw_columns: dict[str, tuple[np.dtype, bool]] = {}
-        for name, column in workflow.input_schema.column_schemas.items():
-            dtype = np.dtype(object if column.dtype.name in ("unknown", "string", "object") else column.dtype.to_numpy)
-            if dtype.kind not in _KINDS:
-                raise ValueError(
-                    f"Raw columns must be of integers, numbers, booleans or strings. Received: '{name}' of {dtype.name}"
-                )
-            self.raw_columns[name] = (dtype, bool(column.is_list))
+        self.raw_columns = raw_columns_of(workflow.input_schema)
         self._lock = threading.Lock()  # NVTabular's cache of categories is one for all threads
 
     def predict(self, rows: pd.DataFrame | Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
@@ -128,15 +117,16 @@ class RawModel:
 
         Args:
             rows: a data frame, a dictionary column -> values, or a list of dictionaries, one a row. Other columns than
-                ``raw_columns`` are ignored.
+                ``raw_columns`` are ignored. Numbers that are floats, and strings, may be null: None, NaN or ``pandas.NA``.
 
         Returns:
             Name -> (rows, ...).
 
         Raises:
-            ValueError: if a column is missing, or its values are not of its kind.
+            ValueError: if a column is missing, a value is not of its column's kind or out of its dtype's range, or the
+                workflow leaves nulls, or another number of rows, as ``Filter`` and ``Dropna`` do.
         """
-        return self.predict_features(self.transform(rows))
+        return self._predict(self.transform(rows), nulls=False)
 
     def transform(self, rows: pd.DataFrame | Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         """The features of raw values, without the model; arguments as of :meth:`predict`.
@@ -144,62 +134,23 @@ class RawModel:
         A pandas frame is handed to the workflow as it is: NVTabular's own way over a Dataset and dask takes several times as
         long for a few rows.
         """
-        frame = self._frame(rows)
+        frame = frame_of(self.raw_columns, rows)
         if not len(frame):
             return pd.DataFrame({name: pd.Series([], dtype=object) for name in self.schema.column_names})
         with self._lock:
-            return self.workflow.transform(frame)
+            return self._served_workflow.transform(frame)
 
     def predict_features(self, features: pd.DataFrame) -> dict[str, np.ndarray]:
-        """Predictions for a frame of features that are encoded already."""
-        tensors = {}
-        for each in self._inputs:
-            values, dtype = features[each.name].to_numpy(), each.dtype.as_numpy_dtype
-            if each.is_list:
-                lists = [np.asarray(value, dtype) for value in values]
-                tensors[each.tensor_name + VALUES] = tf.constant(np.concatenate([np.zeros(0, dtype), *lists]))
-                tensors[each.tensor_name + OFFSETS] = tf.constant(np.cumsum([0, *map(len, lists)], dtype=np.int64))
-            elif each.width is None:
-                tensors[each.tensor_name] = tf.constant(values.astype(dtype))
-            else:
-                tensors[each.tensor_name] = tf.constant(np.asarray([*values], dtype).reshape(len(values), each.width))
+        """Predictions for a frame of features that are encoded already; NaN among floats is the model's to deal with.
+
+        Raises:
+            ValueError: if a feature has a number that its dtype cannot hold, or ids have nulls.
+        """
+        return self._predict(features, nulls=True)
+
+    def _predict(self, features: pd.DataFrame, nulls: bool) -> dict[str, np.ndarray]:
+        tensors = tensors_of(self._inputs, features, nulls)
         return {name: output.numpy() for name, output in self._signature(**tensors).items()}
-
-    def _frame(self, rows: Any) -> pd.DataFrame:
-        if isinstance(rows, Sequence):
-            missing = sorted({name for row in rows for name in self.raw_columns if name not in row})
-            rows = {} if missing else {name: [row[name] for row in rows] for name in self.raw_columns}
-        else:
-            missing = sorted(set(self.raw_columns) - set(rows))
-        if missing:
-            raise ValueError(f"Rows must have the columns {list(self.raw_columns)}. Received none of: {missing}")
-        columns = {name: self._column(name, rows[name]) for name in self.raw_columns}
-        lengths = {name: len(values) for name, values in columns.items()}
-        if len(set(lengths.values())) > 1:
-            raise ValueError(f"Columns must be of one length. Received: {lengths}")
-        return pd.DataFrame(columns)
-
-    def _column(self, name: str, values: Any) -> pd.Series:
-        dtype, is_list = self.raw_columns[name]
-        values = list(values)
-        if is_list:
-            wrong = [value for value in values if isinstance(value, str) or not hasattr(value, "__len__")]
-            if wrong:
-                raise ValueError(f"Column '{name}' must have a list in each row. Received: {wrong[0]!r}")
-        flat = [item for value in values for item in value] if is_list else values
-        what, allowed = _KINDS[dtype.kind]
-        wrong = [
-            item for item in flat if not isinstance(item, allowed) or (isinstance(item, bool) and dtype.kind != "b")
-        ]
-        if wrong:
-            raise ValueError(f"Column '{name}' must have {what}. Received: {wrong[0]!r}")
-        try:
-            if is_list:
-                series = pd.Series(values, dtype=object)
-                return series if dtype.kind == "O" else series.map(lambda value: np.asarray(value, dtype))
-            return pd.Series(np.asarray(values, dtype) if values else np.zeros(0, dtype))
-        except OverflowError as error:
-            raise ValueError(f"Column '{name}' must have numbers of {dtype.name}. Received: {error}") from error
 
 
 def _only_what_features_need(workflow: Any, features: Sequence[str]) -> Any:

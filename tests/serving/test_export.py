@@ -17,6 +17,7 @@ from export_data import FAMILIES, IDS, SCHEMA, as_features, batch, cases_of, ran
 import merlin_models.tf as ml
 from merlin_models.blocks.base import Block
 from merlin_models.ops import inbatch_softmax
+from merlin_models.serving.inputs import inputs_of
 
 NATIVE = ("mlp", "dlrm", "several_tasks", "recommender")
 KERAS = ("dlrm", "several_tasks", "item_encoder")
@@ -214,6 +215,22 @@ def test_wrong_arguments(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         ranking("ncf", IDS).export(tmp_path / "model", **options)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("lists", [(0, 4), None], ids=["padded alone", "both"])
+def test_names_that_a_signature_would_merge(tmp_path, lists):
+    categorical = ml.ColumnSchema.create_categorical
+    columns = ml.Schema([categorical("a_b", 9), categorical("a-b", 9, value_count=lists), categorical("g", 9)])
+    model = ml.Model(ml.InputBlock(columns), ml.MLPBlock([4]), ml.BinaryClassificationTask("click"))
+    with pytest.raises(ValueError, match=r"Names of a signature's inputs must be unique\. Received twice: \['a_b'\]"):
+        model.export(tmp_path / "model", verbose=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_lists_of_numbers_have_no_padded_signature_that_would_merge_names():
+    specs = {"a_b": tf.TensorSpec([None], tf.int64), "a-b": tf.RaggedTensorSpec([None, None], tf.float32)}
+    names = [list(each.specs(padded=False)) for each in inputs_of(None, specs)]
+    assert names == [["a_b"], ["a_b__values", "a_b__offsets"]]
 
 
 def test_what_cannot_be_exported(tmp_path):
