@@ -15,7 +15,7 @@ import pandas as pd
 import tensorflow as tf
 
 import merlin_models
-from merlin_models._files import replacing_folder
+from merlin_models._files import local_path, replacing_folder
 from merlin_models.datasets.workflows import import_nvtabular
 from merlin_models.schema import Schema
 from merlin_models.serving.encoded_rows import tensors_of
@@ -43,11 +43,12 @@ def export_with_workflow(model: Any, workflow: Any, folder: str | os.PathLike, p
         The folder.
 
     Raises:
-        ValueError: if the model has no schema, or the workflow does not make all features of it.
+        ValueError: if the model has no schema, the workflow does not make all features of it, or ``folder`` is an address
+            with "://".
         FileExistsError: if there is something else at ``folder``.
     """
     import_nvtabular()
-    folder = pathlib.Path(folder)
+    folder = local_path(folder, "folder")
     if model.schema is None:
         raise ValueError("The model must have a schema to be exported with a workflow. Received: a model without one")
     if folder.exists() and not (folder / MANIFEST).is_file() and any(folder.iterdir()):
