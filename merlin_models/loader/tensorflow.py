@@ -15,11 +15,11 @@ import tensorflow as tf
 
 from merlin_models.loader.columns import Column
 from merlin_models.loader.dataset import schema_of
-from merlin_models.loader.epochs import Chunk, EpochReader, draw_chunks, shard
+from merlin_models.loader.epochs import Chunk, EpochReader, draw_chunks, shard, warn_without_room
 from merlin_models.loader.indexed import IndexedEpoch
 from merlin_models.loader.parquet import open_source
 from merlin_models.loader.selection import select_columns
-from merlin_models.loader.sizes import parse_buffer_size, require_integer
+from merlin_models.loader.sizes import part_bytes, require_integer
 from merlin_models.loader.tensors import device_name, flatten_features, to_tensor
 from merlin_models.loader.validater import KerasSequenceValidater, KerasSequenceValidator
 
@@ -50,8 +50,10 @@ class KerasSequenceLoader(keras.utils.PyDataset):
         shuffle: whether each pass has a new random order of row groups, and of rows within a chunk.
         seed_fn: called once for each pass; its integer (not negative) and the pass's number decide the order.
         buffer_size: memory of a part: a float is a share of the host memory that is available now, an int bytes, a string
-            bytes with a unit ("500MB", "2GiB"). A part is as many row groups in random order as have room (at least one).
-            Two chunks are in memory at once. Without shuffle a chunk is at most 64 MiB.
+            bytes with a unit ("500MB", "2GiB"). Default: 0.1, with `seed` or `seed_fn` "1GB": their orders must not hang on
+            what is available, so a share is refused with `seed` and warns with `seed_fn`. A part is as many row groups in
+            random order as have room (at least one). Two chunks are in memory at once. Without shuffle a chunk is at most
+            64 MiB.
         device: None or "cpu" for host memory, "gpu" or a GPU's number to have tensors copied there. While Keras runs an epoch
             its own input pipeline takes the tensors from host memory, whatever the device.
         parts_per_chunk: parts that are read together as a chunk and mixed row by row when `shuffle` is on.
@@ -68,7 +70,8 @@ class KerasSequenceLoader(keras.utils.PyDataset):
         schema: a `merlin_models.schema.Schema` that says which columns are features and labels. Default,
             where no features are named: the one that the data bring, which is a data set's own, or
             schema.pbtxt in a folder.
-        seed: makes the order of all passes reproducible; not together with `seed_fn`.
+        seed: makes the order of all passes reproducible, given the same rows and row groups, columns, `buffer_size`,
+            `parts_per_chunk` and share; not together with `seed_fn`.
 
     Raises:
         FileNotFoundError: no file at a path.
@@ -97,7 +100,7 @@ class KerasSequenceLoader(keras.utils.PyDataset):
         engine: str | None = None,
         shuffle: bool = True,
         seed_fn: Callable[[], int] | None = None,
-        buffer_size: float | int | str = 0.1,
+        buffer_size: float | int | str | None = None,
         device: int | str | None = None,
         parts_per_chunk: int = 1,
         reader_kwargs: dict[str, Any] | None = None,
@@ -131,8 +134,9 @@ class KerasSequenceLoader(keras.utils.PyDataset):
         self._seed_fn = seed_fn
         self._seed = secrets.randbits(63) if seed is None else require_integer("seed", seed, 0)
         self._device = device_name(device)
-        self._budget = (parse_buffer_size(buffer_size), parts_per_chunk)
         self.shuffle = bool(shuffle)
+        seeds = (seed, seed_fn) if self.shuffle else (None, None)
+        self._budget = (part_bytes(buffer_size, *seeds), parts_per_chunk)
         self.drop_last = bool(drop_last)
         if schema is None and feature_columns is None and cat_names is None and cont_names is None:
             schema = schema_of(paths_or_dataset)
@@ -151,6 +155,8 @@ class KerasSequenceLoader(keras.utils.PyDataset):
         self._source.check([plan.name for plan in self._selection.plans])
         self._spans, self._batches = shard(self._source.rows, self.batch_size, size, rank, self.drop_last)
         self._shard = (size, rank)
+        if buffer_size is None and seeds != (None, None):
+            warn_without_room(*self._budget, self._spans, self._source, [plan.name for plan in self._selection.plans])
         self._maps: list[Callable] = []
         self._lock = threading.RLock()
         self._passes = 0
