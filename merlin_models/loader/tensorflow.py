@@ -233,10 +233,16 @@ class KerasSequenceLoader(keras.utils.PyDataset):
             self._share_order().begin(anew=self.workers <= 1)
 
     def on_epoch_end(self) -> None:
-        """Called by Keras; the next access draws a new order if all batches of this one were handed out."""
+        """Called by Keras, before the first epoch too.
+
+        The next access draws a new order if all batches of this one were handed out, and begins this one again if a batch
+        of it could not be read.
+        """
         with self._lock:
             self._in_epoch = False
-            if self._shared is not None and self._shared.exhausted:
+            if self._shared is not None and self._shared.failed:
+                self._shared.restart()
+            elif self._shared is not None and self._shared.exhausted:
                 self._shared.close()
                 self._shared = None
 
