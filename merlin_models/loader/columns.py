@@ -82,13 +82,34 @@ def is_list(arrow_type: pa.DataType) -> bool:
     return pa.types.is_list(arrow_type) or pa.types.is_large_list(arrow_type) or pa.types.is_fixed_size_list(arrow_type)
 
 
-def numpy_dtype(name: str, arrow_type: pa.DataType, as_float: bool = False) -> np.dtype:
+def is_empty_list(arrow_type: pa.DataType) -> bool:
+    """Whether lists have no type of values, which Arrow gives them where all of them are empty."""
+    return is_list(arrow_type) and pa.types.is_null(arrow_type.value_type)
+
+
+def numpy_dtype(
+    name: str, arrow_type: pa.DataType, as_float: bool = False, if_empty: np.dtype | None = None
+) -> np.dtype:
     """The dtype in which the column arrives: its own, but float32 for float64 and for `as_float`.
 
+    Args:
+        name: of the column, for errors.
+        arrow_type: of the column.
+        as_float: whether it arrives as float32 in any case.
+        if_empty: the dtype of a column whose lists are all empty, where it is known.
+
     Raises:
-        ValueError: the type has no place in a tensor (strings, dictionaries, timestamps, nested lists).
+        ValueError: the type has no place in a tensor (strings, dictionaries, timestamps, nested lists), or nothing says
+            what empty lists are.
     """
     leaf = arrow_type.value_type if is_list(arrow_type) else arrow_type
+    if is_empty_list(arrow_type):
+        if if_empty is None:
+            raise ValueError(
+                f"Column '{name}' must have a dtype in the schema, or be in cat_names or cont_names, where all of its "
+                f"lists are empty. Received: Arrow type {arrow_type}."
+            )
+        leaf = pa.from_numpy_dtype(if_empty)
     if pa.types.is_integer(leaf) or pa.types.is_boolean(leaf):
         return np.dtype(np.float32) if as_float else np.dtype(leaf.to_pandas_dtype())
     if pa.types.is_floating(leaf):

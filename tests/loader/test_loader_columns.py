@@ -80,6 +80,22 @@ def test_floats_become_float32():
     assert from_arrow("c", pa.array([0.5, 1.5]), np.dtype(np.float32)).values.dtype == np.float32
 
 
+@pytest.mark.parametrize("make", [pa.list_, pa.large_list, lambda leaf: pa.list_(leaf, 0)])
+def test_lists_that_are_all_empty(make):
+    array = pa.array([[], []], make(pa.null()))
+    assert columns.is_empty_list(array.type)
+    with pytest.raises(ValueError, match=r"Column 'c' must have a dtype in the schema.*Received: Arrow type .*null"):
+        columns.numpy_dtype("c", array.type)
+    for dtype, arrives in ((np.int32, np.int32), (np.int64, np.int64), (np.float64, np.float32)):
+        assert columns.numpy_dtype("c", array.type, if_empty=np.dtype(dtype)) == arrives
+        column = from_arrow("c", array, np.dtype(arrives))
+        assert (column.values.dtype, column.row_splits.tolist()) == (arrives, [0, 0, 0])
+    with pytest.raises(ValueError, match="must hold integers"):
+        columns.numpy_dtype("c", pa.null(), if_empty=INT64)
+    with pytest.raises(ValueError, match=r"Lists of column 'c' must not hold nulls. Received: 1 of 1"):
+        from_arrow("c", pa.array([[None], []]), INT64)
+
+
 @pytest.mark.parametrize(
     "arrow_type",
     [

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from loader_data import small_table
 
@@ -44,6 +47,36 @@ def test_schema_column_that_the_data_lack():
     schema = Schema([ColumnSchema("movie", tags=[Tags.CATEGORICAL])])
     with pytest.raises(ValueError, match=r"must be among the columns \['user'.*Received: \['movie'\]"):
         KerasSequenceLoader(small_table(), 2, schema=schema)
+
+
+def test_the_schema_says_what_empty_lists_are(tmp_path):
+    data = pa.table({name: pa.array([[], [], []], pa.list_(pa.null())) for name in "abcdef"}).append_column(
+        "x", [[0, 1, 2]]
+    )
+    schema = Schema(
+        [
+            ColumnSchema("a", dtype=np.int32, tags=[Tags.CATEGORICAL]),
+            ColumnSchema("b", tags=[Tags.CATEGORICAL]),
+            ColumnSchema("c", dtype=np.float64, tags=[Tags.CONTINUOUS]),
+            ColumnSchema("d", dtype=np.float64, tags=[Tags.EMBEDDING]),
+            ColumnSchema("e", dtype=np.int64, tags=[Tags.TARGET]),
+        ]
+    )
+    pq.write_table(data, tmp_path / "part.parquet")
+    for each in (data, data.drop_columns("x").to_pandas(), tmp_path / "part.parquet"):
+        (features, labels), *_ = KerasSequenceLoader(each, 2, schema=schema, seed=0)
+        dtypes = {name: tensor.dtype.name for name, tensor in features.items()}
+        assert dtypes == {"a": "int32", "b": "int64", "c": "float32", "d": "float32"}
+        assert (labels.dtype.name, labels.to_list(), features["a"].to_list()) == ("int64", [[], []], [[], []])
+    named = KerasSequenceLoader(data, 2, cat_names=["a"], cont_names=["b"], sparse_max={"a": 2}, sparse_as_dense=True)
+    features = named.peek()
+    assert (features["a"].numpy().tolist(), features["a"].dtype.name) == ([[0, 0], [0, 0]], "int64")
+    assert features["b"].dtype.name == "float32"
+    for options in ({}, {"feature_columns": ["f"]}, {"feature_columns": ["f"], "schema": schema}):
+        with pytest.raises(ValueError, match=r"must have a dtype in the schema, or be in cat_names or cont_names"):
+            KerasSequenceLoader(data, 2, **options)
+    with pytest.raises(ValueError, match=r"Column 'a' must hold integers.*Arrow type null"):
+        KerasSequenceLoader(pa.table({"a": pa.nulls(2)}), 2, schema=schema.select_by_name("a"))
 
 
 def test_vectors_are_features():

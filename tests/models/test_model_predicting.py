@@ -49,6 +49,19 @@ def test_batch_predict_of_dictionaries():
     assert none[TASK].shape == (0, 1)
 
 
+def test_batch_predict_where_all_lists_are_empty(tmp_path):
+    model, (rows, features) = small_model(), frame(3)
+    rows["genres"] = [[]] * 3
+    expected = model.predict({**features, "genres": np.zeros_like(features["genres"])}, verbose=0)[:, 0]
+    rows.to_parquet(tmp_path / "rows.parquet")
+    for given in (rows, tmp_path / "rows.parquet"):
+        np.testing.assert_allclose(model.batch_predict(given, batch_size=2)[TASK], expected, rtol=1e-5)
+    encoder = ml.Encoder(SCHEMA.select_by_name(["userId", "genres"]), ml.MLPBlock([4]))
+    assert encoder.batch_predict(rows).shape == (3, 4)
+    with pytest.raises(ValueError, match="Column 'userId' must hold integers"):
+        model.batch_predict(rows.assign(userId=[None] * 3), batch_size=2)
+
+
 def test_predictions_of_a_shuffled_loader_warn():
     rows, _ = frame()
     model, loaders = (
