@@ -108,6 +108,7 @@ def select_columns(
     for name in cats:
         if dtypes[name].kind not in "iub":
             raise ValueError(f"Columns in cat_names must hold integers. Received: '{name}' of type {types[name]}.")
+        dtypes[name] = columns.ids_dtype(dtypes[name])
     limits, dense = _list_arguments(types, sparse_names, sparse_max, sparse_as_dense)
     plans = tuple(
         ColumnPlan(name, dtypes[name], columns.is_list(types[name]), limits.get(name), name in dense) for name in wanted

@@ -31,8 +31,8 @@ class KerasSequenceLoader(keras.utils.PyDataset):
 
     A batch is `(features, labels)`: a dict name -> tensor and one tensor, or a tuple of tensors in the order of `label_names`
     for several labels; without labels it is the dict alone. Scalar columns come as (batch, 1) in the column's own dtype,
-    except that float64 becomes float32 and columns in `cont_names` become float32. List columns come as `tf.RaggedTensor`
-    (batch, None) with int64 row splits, or padded (see `sparse_as_dense`).
+    except that float64 becomes float32, columns in `cont_names` become float32, and those in `cat_names` int32 or int64. List
+    columns come as `tf.RaggedTensor` (batch, None) with int64 row splits, or padded (see `sparse_as_dense`).
 
     Every pass draws a new order. `loader[i]` and Keras share one order, which `on_epoch_end` replaces once
     all its batches were handed out; each `iter(loader)` has its own.
@@ -43,7 +43,8 @@ class KerasSequenceLoader(keras.utils.PyDataset):
         batch_size: rows a batch; every batch but the last is full.
         label_names: label columns. Default: columns of `schema` with the tag TARGET, or none.
         feature_columns: names or `tf.feature_column` objects, instead of `cat_names` and `cont_names`.
-        cat_names: integer columns. Default: columns of `schema` with the tag CATEGORICAL that are no labels.
+        cat_names: columns of integers or booleans, which come as int32 or int64: other types as the smaller one that holds
+            all their values, uint64 as int64. Default: columns of `schema` with the tag CATEGORICAL that are no labels.
         cont_names: columns that come as float32. Default: columns of `schema` with the tag CONTINUOUS that are no labels.
             Columns with the tag EMBEDDING are features too. Without names and schema all columns but the labels are features.
         engine: None or "parquet".
@@ -76,8 +77,8 @@ class KerasSequenceLoader(keras.utils.PyDataset):
     Raises:
         FileNotFoundError: no file at a path.
         TypeError: `paths_or_dataset` is of no known kind.
-        ValueError: any other argument is unfit; while reading, a column with nulls or a list that is too
-            long.
+        ValueError: any other argument is unfit; while reading, a column with nulls, a list that is too long,
+            or ids from 2**63.
 
     Example:
         >>> import pyarrow as pa

@@ -80,6 +80,34 @@ def test_floats_become_float32():
     assert from_arrow("c", pa.array([0.5, 1.5]), np.dtype(np.float32)).values.dtype == np.float32
 
 
+@pytest.mark.parametrize(
+    ("given", "arrives"),
+    [
+        *((dtype, np.int32) for dtype in (bool, np.int8, np.int16, np.int32, np.uint8, np.uint16)),
+        *((dtype, np.int64) for dtype in (np.int64, np.uint32, np.uint64)),
+    ],
+)
+def test_ids_arrive_in_a_type_that_has_room(given, arrives):
+    assert columns.ids_dtype(np.dtype(given)) == arrives
+    edges = [False, True] if given is bool else [np.iinfo(given).min, min(np.iinfo(given).max, 2**63 - 1)]
+    for array in (pa.array(np.array(edges, given)), pa.array([edges], pa.list_(pa.from_numpy_dtype(given)))):
+        values = from_arrow("c", array, np.dtype(arrives)).values
+        assert (values.dtype, values.tolist()) == (arrives, edges)
+
+
+def test_ids_of_32_and_64_bits_are_not_copied():
+    for dtype in (np.int32, np.int64):
+        given = np.arange(5, dtype=dtype)
+        assert np.shares_memory(from_arrow("c", pa.array(given), columns.ids_dtype(given.dtype)).values, given)
+
+
+@pytest.mark.parametrize("array", [pa.array([1, 2**63], pa.uint64()), pa.array([[], [2**63]], pa.list_(pa.uint64()))])
+def test_ids_beyond_64_bits_with_a_sign(array):
+    with pytest.raises(ValueError, match=r"Ids of column 'c' must be less than 2\*\*63. Received: 9223372036854775808"):
+        from_arrow("c", array, INT64)
+    assert from_arrow("c", array, np.dtype(np.uint64)).values.max() == 2**63
+
+
 @pytest.mark.parametrize("make", [pa.list_, pa.large_list, lambda leaf: pa.list_(leaf, 0)])
 def test_lists_that_are_all_empty(make):
     array = pa.array([[], []], make(pa.null()))
