@@ -109,3 +109,17 @@ def require_integer(name: str, value: Any, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise ValueError(f"{name} must be an integer of at least {least}. Received: {value!r}.")
     return int(value)
+
+
+def require_rank(global_size: Any, global_rank: Any) -> tuple[int, int]:
+    """How many processes share the data, and which this one is; ValueError where the two arguments do not fit."""
+    if (global_size is None) != (global_rank is None):
+        raise ValueError(
+            "global_size and global_rank must be given together. "
+            f"Received: global_size={global_size}, global_rank={global_rank}."
+        )
+    size = 1 if global_size is None else require_integer("global_size", global_size, 1)
+    rank = 0 if global_rank is None else require_integer("global_rank", global_rank, 0)
+    if rank >= size:
+        raise ValueError(f"global_rank must be less than global_size={size}. Received: {rank}.")
+    return size, rank

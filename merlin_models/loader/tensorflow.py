@@ -19,8 +19,8 @@ from merlin_models.loader.epochs import Chunk, EpochReader, draw_chunks, shard, 
 from merlin_models.loader.indexed import IndexedEpoch
 from merlin_models.loader.parquet import open_source
 from merlin_models.loader.selection import select_columns
-from merlin_models.loader.sizes import part_bytes, require_integer
-from merlin_models.loader.tensors import device_name, flatten_features, to_tensor
+from merlin_models.loader.sizes import part_bytes, require_integer, require_rank
+from merlin_models.loader.tensors import device_name, flatten_features, mapped, to_tensor
 from merlin_models.loader.validater import KerasSequenceValidater, KerasSequenceValidator
 
 __all__ = ["KerasSequenceLoader", "KerasSequenceValidater", "KerasSequenceValidator", "Loader", "sample_batch"]
@@ -119,15 +119,7 @@ class KerasSequenceLoader(keras.utils.PyDataset):
         parts_per_chunk = require_integer("parts_per_chunk", parts_per_chunk, 1)
         if engine not in (None, "parquet"):
             raise ValueError(f"engine must be None or 'parquet'. Received: {engine!r}.")
-        if (global_size is None) != (global_rank is None):
-            raise ValueError(
-                "global_size and global_rank must be given together. "
-                f"Received: global_size={global_size}, global_rank={global_rank}."
-            )
-        size = 1 if global_size is None else require_integer("global_size", global_size, 1)
-        rank = 0 if global_rank is None else require_integer("global_rank", global_rank, 0)
-        if rank >= size:
-            raise ValueError(f"global_rank must be less than global_size={size}. Received: {rank}.")
+        size, rank = require_rank(global_size, global_rank)
         if seed_fn is not None and (seed is not None or not callable(seed_fn)):
             raise ValueError(
                 f"seed_fn must be callable and not go with seed. Received: seed_fn={seed_fn!r}, seed={seed!r}."
@@ -360,13 +352,7 @@ class KerasSequenceLoader(keras.utils.PyDataset):
                 {name: tensors[name] for name in self._selection.feature_names},
                 labels[0] if len(labels) == 1 else labels or None,
             )
-            for fn in self._maps:
-                batch = fn(*batch)
-                if not isinstance(batch, tuple) or len(batch) not in (2, 3):
-                    raise TypeError(
-                        "A function given to map must return (features, labels) or (features, labels, "
-                        f"sample_weights). Received: {type(batch).__name__}."
-                    )
+            batch = mapped(batch, self._maps)
         return batch[0] if len(batch) == 2 and batch[1] is None else batch
 
 
