@@ -82,13 +82,34 @@ def is_list(arrow_type: pa.DataType) -> bool:
     return pa.types.is_list(arrow_type) or pa.types.is_large_list(arrow_type) or pa.types.is_fixed_size_list(arrow_type)
 
 
-def numpy_dtype(name: str, arrow_type: pa.DataType, as_float: bool = False) -> np.dtype:
+def is_empty_list(arrow_type: pa.DataType) -> bool:
+    """Whether lists have no type of values, which Arrow gives them where all of them are empty."""
+    return is_list(arrow_type) and pa.types.is_null(arrow_type.value_type)
+
+
+def numpy_dtype(
+    name: str, arrow_type: pa.DataType, as_float: bool = False, if_empty: np.dtype | None = None
+) -> np.dtype:
     """The dtype in which the column arrives: its own, but float32 for float64 and for `as_float`.
 
+    Args:
+        name: of the column, for errors.
+        arrow_type: of the column.
+        as_float: whether it arrives as float32 in any case.
+        if_empty: the dtype of a column whose lists are all empty, where it is known.
+
     Raises:
-        ValueError: the type has no place in a tensor (strings, dictionaries, timestamps, nested lists).
+        ValueError: the type has no place in a tensor (strings, dictionaries, timestamps, nested lists), or nothing says
+            what empty lists are.
     """
     leaf = arrow_type.value_type if is_list(arrow_type) else arrow_type
+    if is_empty_list(arrow_type):
+        if if_empty is None:
+            raise ValueError(
+                f"Column '{name}' must have a dtype in the schema, or be in cat_names or cont_names, where all of its "
+                f"lists are empty. Received: Arrow type {arrow_type}."
+            )
+        leaf = pa.from_numpy_dtype(if_empty)
     if pa.types.is_integer(leaf) or pa.types.is_boolean(leaf):
         return np.dtype(np.float32) if as_float else np.dtype(leaf.to_pandas_dtype())
     if pa.types.is_floating(leaf):
@@ -100,16 +121,26 @@ def numpy_dtype(name: str, arrow_type: pa.DataType, as_float: bool = False) -> n
     )
 
 
+def ids_dtype(dtype: np.dtype) -> np.dtype:
+    """The dtype in which ids arrive, as lookups take int32 and int64 alone: the smaller one that holds all values of `dtype`.
+
+    uint64 has none: it arrives as int64, and :func:`from_arrow` refuses ids beyond it.
+    """
+    if dtype in (np.int32, np.int64):
+        return dtype
+    return np.dtype(np.int32 if dtype.kind == "b" or dtype.itemsize < 4 else np.int64)
+
+
 def from_arrow(name: str, array: pa.Array, dtype: np.dtype) -> Column:
     """Turns an Arrow array into a column, without a copy where the dtype stays.
 
     Raises:
-        ValueError: the column holds nulls.
+        ValueError: the column holds nulls, or uint64 beyond the int64 that `dtype` is.
     """
     if array.null_count:
         raise ValueError(f"Column '{name}' must not hold nulls. Received: {array.null_count} of {len(array)}.")
     if not is_list(array.type):
-        return Column(_primitive(array, dtype))
+        return Column(_primitive(name, array, dtype))
     if pa.types.is_fixed_size_list(array.type):
         leaves = array.flatten()
         splits = np.arange(len(array) + 1, dtype=np.int64) * array.type.list_size
@@ -121,8 +152,11 @@ def from_arrow(name: str, array: pa.Array, dtype: np.dtype) -> Column:
         raise ValueError(
             f"Lists of column '{name}' must not hold nulls. Received: {leaves.null_count} of {len(leaves)} values."
         )
-    return Column(_primitive(leaves, dtype), splits)
+    return Column(_primitive(name, leaves, dtype), splits)
 
 
-def _primitive(array: pa.Array, dtype: np.dtype) -> np.ndarray:
-    return array.to_numpy(zero_copy_only=False).astype(dtype, copy=False)
+def _primitive(name: str, array: pa.Array, dtype: np.dtype) -> np.ndarray:
+    values = array.to_numpy(zero_copy_only=False)
+    if values.dtype == np.uint64 and dtype == np.int64 and len(values) and values.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"Ids of column '{name}' must be less than 2**63. Received: {values.max()}.")
+    return values.astype(dtype, copy=False)

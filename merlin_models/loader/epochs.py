@@ -10,6 +10,7 @@ import bisect
 import functools
 import math
 import os
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +21,7 @@ import numpy as np
 from merlin_models.loader.columns import Column, concat
 from merlin_models.loader.parquet import Source
 from merlin_models.loader.selection import ColumnPlan
+from merlin_models.loader.sizes import available_memory
 
 BLOCK_ROWS = 16_384
 SEQUENTIAL_CHUNK_BYTES = 64 * 2**20
@@ -100,6 +102,28 @@ def shard(rows: Sequence[int], batch_size: int, size: int, rank: int, drop_last:
     return spans, Batches(last - first, batch_size, num_batches)
 
 
+def span_bytes(span: Span, source: Source, names: Sequence[str]) -> int:
+    """About how many bytes a span takes in memory, at most."""
+    share = (span.stop - span.start) / source.rows[span.piece]
+    return math.ceil(source.nbytes(span.piece, names) * share)
+
+
+def warn_without_room(
+    part_bytes: int, parts_per_chunk: int, spans: Sequence[Span], source: Source, names: Sequence[str]
+) -> None:
+    """Warns the loader's caller where two chunks of a default, which does not ask what is available, have no room."""
+    room, most = available_memory(), 2 * part_bytes * parts_per_chunk
+    if most <= room:
+        return
+    needed = min(most, sum(span_bytes(span, source, names) for span in spans))
+    if needed > room:
+        warnings.warn(
+            f"buffer_size is {part_bytes / 1e9:g} GB by default where a seed is given, and two chunks must fit into memory: "
+            f"up to {needed / 1e9:.2g} GB here. Available: {room / 1e9:.2g} GB. Give a smaller one, such as '100MB'.",
+            stacklevel=3,
+        )
+
+
 def draw_chunks(
     spans: Sequence[Span],
     source: Source,
@@ -121,8 +145,7 @@ def draw_chunks(
     parts: list[list[Span]] = []
     free = 0
     for span in spans:
-        share = (span.stop - span.start) / source.rows[span.piece]
-        size = math.ceil(source.nbytes(span.piece, names) * share)
+        size = span_bytes(span, source, names)
         if not parts or size > free:
             parts.append([])
             free = part_bytes

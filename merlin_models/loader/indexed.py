@@ -22,7 +22,8 @@ class IndexedEpoch:
     shapes from some batches before an epoch and asks for them again within it; these are remembered.
 
     Data and threads go with the last outstanding batch, and after `IDLE_SECONDS` without access: Keras does
-    not say when it leaves an epoch halfway, and TensorFlow never lets go of a data set once given to `fit`.
+    not say when it leaves an epoch halfway, and TensorFlow never lets go of a data set once given to `fit`. They go with an
+    error, too: what is asked for next is read anew.
 
     Args:
         open_reader: makes the reader, on the first access.
@@ -42,6 +43,7 @@ class IndexedEpoch:
         self._positions: dict[int, int] = {}
         self._served: set[int] = set()
         self._exhausted = False
+        self._failed = False
         self._expected = 0
         self._last_access = 0.0
 
@@ -49,6 +51,20 @@ class IndexedEpoch:
     def exhausted(self) -> bool:
         """Whether every batch was handed out at least once."""
         return self._exhausted
+
+    @property
+    def failed(self) -> bool:
+        """Whether a batch could not be read, since the order was last begun."""
+        return self._failed
+
+    def restart(self) -> None:
+        """Goes back to the beginning of the same order, as if no batch had been handed out."""
+        with self._lock:
+            self.close()
+            self._begun = self._failed = self._exhausted = False
+            self._samples.clear()
+            self._positions.clear()
+            self._served.clear()
 
     def begin(self, anew: bool) -> None:
         """Starts an epoch: batches that were read before are asked for a second and last time.
@@ -96,7 +112,12 @@ class IndexedEpoch:
         if self._reader is None:
             self._open()
         self._reader.keep_bytes = max(self._reader.keep_bytes, keep_bytes)
-        columns = self._reader.batch(position)
+        try:
+            columns = self._reader.batch(position)
+        except Exception:
+            self._failed = True
+            self.close()  # a reader keeps what failed
+            raise
         self._last_access = time.monotonic()
         return columns
 

@@ -11,6 +11,8 @@ import pyarrow as pa
 
 from merlin_models.loader import columns
 
+_NUMBERS = frozenset(np.dtype(code).name for code in "?bhilBHILefd")
+
 
 @dataclass(frozen=True)
 class ColumnPlan:
@@ -99,15 +101,30 @@ def select_columns(
         raise ValueError(f"cat_names or cont_names must name a feature. Received: none of {available.names}.")
     wanted = features + tuple(name for name in labels if name not in features)
     types = {name: available.field(name).type for name in wanted}
-    dtypes = {name: columns.numpy_dtype(name, types[name], name in conts) for name in wanted}
+    if_empty = {
+        name: _dtype_if_empty(name, cats, conts, schema) for name in wanted if columns.is_empty_list(types[name])
+    }
+    dtypes = {name: columns.numpy_dtype(name, types[name], name in conts, if_empty.get(name)) for name in wanted}
     for name in cats:
         if dtypes[name].kind not in "iub":
             raise ValueError(f"Columns in cat_names must hold integers. Received: '{name}' of type {types[name]}.")
+        dtypes[name] = columns.ids_dtype(dtypes[name])
     limits, dense = _list_arguments(types, sparse_names, sparse_max, sparse_as_dense)
     plans = tuple(
         ColumnPlan(name, dtypes[name], columns.is_list(types[name]), limits.get(name), name in dense) for name in wanted
     )
     return Selection(cats, conts, features, labels, plans)
+
+
+def _dtype_if_empty(name: str, cats: tuple[str, ...], conts: tuple[str, ...], schema: Any | None) -> np.dtype | None:
+    """What a column is of which Arrow knows nothing, since all of its lists are empty; None if nothing says it."""
+    if name in conts:
+        return np.dtype(np.float32)
+    dtype = schema[name].dtype if schema is not None and name in schema.column_names else None
+    named = getattr(dtype, "name", None)  # NumPy's dtypes have names, and merlin-core's the same
+    if named in _NUMBERS and (name not in cats or np.dtype(named).kind in "iub"):
+        return np.dtype(named)
+    return np.dtype(np.int64) if name in cats else None
 
 
 def _list_arguments(

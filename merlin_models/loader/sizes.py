@@ -4,12 +4,47 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from typing import Any
 
 import numpy as np
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BINARY_UNITS = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+
+DEFAULT_SHARE = 0.1
+REPEATABLE_BYTES = 10**9
+
+
+def part_bytes(buffer_size: float | int | str | None, seed: int | None, seed_fn: Any) -> int:
+    """Bytes of a part: of `buffer_size`, or a default.
+
+    Parts decide which rows are mixed with which. An order that is to come again needs parts that do not hang on how much
+    memory is free: with a seed the default is a constant, and a share is refused.
+
+    Args:
+        buffer_size: as of :func:`parse_buffer_size`, or None: `REPEATABLE_BYTES` with a seed or a seed's function,
+            `DEFAULT_SHARE` without.
+        seed, seed_fn: what the loader's order is made from; None for an order that nobody asks for again.
+
+    Raises:
+        ValueError: `buffer_size` is unfit, or a share together with `seed`.
+    """
+    repeatable = seed is not None or seed_fn is not None
+    if buffer_size is None:
+        return REPEATABLE_BYTES if repeatable else parse_buffer_size(DEFAULT_SHARE)
+    size = parse_buffer_size(buffer_size)
+    if repeatable and isinstance(buffer_size, float):
+        rule = "a share of the memory that is available now would give other orders another time"
+        if seed is not None:
+            raise ValueError(
+                f"buffer_size must be bytes, such as '1GB', where seed is given: {rule}. Received: {buffer_size!r}."
+            )
+        warnings.warn(
+            f"buffer_size should be bytes, such as '1GB', where seed_fn is given: {rule}. Received: {buffer_size!r}.",
+            stacklevel=3,
+        )
+    return size
 
 
 def parse_buffer_size(buffer_size: float | int | str) -> int:
@@ -74,3 +109,17 @@ def require_integer(name: str, value: Any, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise ValueError(f"{name} must be an integer of at least {least}. Received: {value!r}.")
     return int(value)
+
+
+def require_rank(global_size: Any, global_rank: Any) -> tuple[int, int]:
+    """How many processes share the data, and which this one is; ValueError where the two arguments do not fit."""
+    if (global_size is None) != (global_rank is None):
+        raise ValueError(
+            "global_size and global_rank must be given together. "
+            f"Received: global_size={global_size}, global_rank={global_rank}."
+        )
+    size = 1 if global_size is None else require_integer("global_size", global_size, 1)
+    rank = 0 if global_rank is None else require_integer("global_rank", global_rank, 0)
+    if rank >= size:
+        raise ValueError(f"global_rank must be less than global_size={size}. Received: {rank}.")
+    return size, rank

@@ -15,12 +15,12 @@ import tensorflow as tf
 
 from merlin_models.loader.columns import Column
 from merlin_models.loader.dataset import schema_of
-from merlin_models.loader.epochs import Chunk, EpochReader, draw_chunks, shard
+from merlin_models.loader.epochs import Chunk, EpochReader, draw_chunks, shard, warn_without_room
 from merlin_models.loader.indexed import IndexedEpoch
 from merlin_models.loader.parquet import open_source
 from merlin_models.loader.selection import select_columns
-from merlin_models.loader.sizes import parse_buffer_size, require_integer
-from merlin_models.loader.tensors import device_name, flatten_features, to_tensor
+from merlin_models.loader.sizes import part_bytes, require_integer, require_rank
+from merlin_models.loader.tensors import device_name, flatten_features, mapped, to_tensor
 from merlin_models.loader.validater import KerasSequenceValidater, KerasSequenceValidator
 
 __all__ = ["KerasSequenceLoader", "KerasSequenceValidater", "KerasSequenceValidator", "Loader", "sample_batch"]
@@ -31,8 +31,8 @@ class KerasSequenceLoader(keras.utils.PyDataset):
 
     A batch is `(features, labels)`: a dict name -> tensor and one tensor, or a tuple of tensors in the order of `label_names`
     for several labels; without labels it is the dict alone. Scalar columns come as (batch, 1) in the column's own dtype,
-    except that float64 becomes float32 and columns in `cont_names` become float32. List columns come as `tf.RaggedTensor`
-    (batch, None) with int64 row splits, or padded (see `sparse_as_dense`).
+    except that float64 becomes float32, columns in `cont_names` become float32, and those in `cat_names` int32 or int64. List
+    columns come as `tf.RaggedTensor` (batch, None) with int64 row splits, or padded (see `sparse_as_dense`).
 
     Every pass draws a new order. `loader[i]` and Keras share one order, which `on_epoch_end` replaces once
     all its batches were handed out; each `iter(loader)` has its own.
@@ -43,15 +43,18 @@ class KerasSequenceLoader(keras.utils.PyDataset):
         batch_size: rows a batch; every batch but the last is full.
         label_names: label columns. Default: columns of `schema` with the tag TARGET, or none.
         feature_columns: names or `tf.feature_column` objects, instead of `cat_names` and `cont_names`.
-        cat_names: integer columns. Default: columns of `schema` with the tag CATEGORICAL that are no labels.
+        cat_names: columns of integers or booleans, which come as int32 or int64: other types as the smaller one that holds
+            all their values, uint64 as int64. Default: columns of `schema` with the tag CATEGORICAL that are no labels.
         cont_names: columns that come as float32. Default: columns of `schema` with the tag CONTINUOUS that are no labels.
             Columns with the tag EMBEDDING are features too. Without names and schema all columns but the labels are features.
         engine: None or "parquet".
         shuffle: whether each pass has a new random order of row groups, and of rows within a chunk.
         seed_fn: called once for each pass; its integer (not negative) and the pass's number decide the order.
         buffer_size: memory of a part: a float is a share of the host memory that is available now, an int bytes, a string
-            bytes with a unit ("500MB", "2GiB"). A part is as many row groups in random order as have room (at least one).
-            Two chunks are in memory at once. Without shuffle a chunk is at most 64 MiB.
+            bytes with a unit ("500MB", "2GiB"). Default: 0.1, with `seed` or `seed_fn` "1GB": their orders must not hang on
+            what is available, so a share is refused with `seed` and warns with `seed_fn`. A part is as many row groups in
+            random order as have room (at least one). Two chunks are in memory at once. Without shuffle a chunk is at most
+            64 MiB.
         device: None or "cpu" for host memory, "gpu" or a GPU's number to have tensors copied there. While Keras runs an epoch
             its own input pipeline takes the tensors from host memory, whatever the device.
         parts_per_chunk: parts that are read together as a chunk and mixed row by row when `shuffle` is on.
@@ -68,13 +71,14 @@ class KerasSequenceLoader(keras.utils.PyDataset):
         schema: a `merlin_models.schema.Schema` that says which columns are features and labels. Default,
             where no features are named: the one that the data bring, which is a data set's own, or
             schema.pbtxt in a folder.
-        seed: makes the order of all passes reproducible; not together with `seed_fn`.
+        seed: makes the order of all passes reproducible, given the same rows and row groups, columns, `buffer_size`,
+            `parts_per_chunk` and share; not together with `seed_fn`.
 
     Raises:
         FileNotFoundError: no file at a path.
         TypeError: `paths_or_dataset` is of no known kind.
-        ValueError: any other argument is unfit; while reading, a column with nulls or a list that is too
-            long.
+        ValueError: any other argument is unfit; while reading, a column with nulls, a list that is too long,
+            or ids from 2**63.
 
     Example:
         >>> import pyarrow as pa
@@ -97,7 +101,7 @@ class KerasSequenceLoader(keras.utils.PyDataset):
         engine: str | None = None,
         shuffle: bool = True,
         seed_fn: Callable[[], int] | None = None,
-        buffer_size: float | int | str = 0.1,
+        buffer_size: float | int | str | None = None,
         device: int | str | None = None,
         parts_per_chunk: int = 1,
         reader_kwargs: dict[str, Any] | None = None,
@@ -115,15 +119,7 @@ class KerasSequenceLoader(keras.utils.PyDataset):
         parts_per_chunk = require_integer("parts_per_chunk", parts_per_chunk, 1)
         if engine not in (None, "parquet"):
             raise ValueError(f"engine must be None or 'parquet'. Received: {engine!r}.")
-        if (global_size is None) != (global_rank is None):
-            raise ValueError(
-                "global_size and global_rank must be given together. "
-                f"Received: global_size={global_size}, global_rank={global_rank}."
-            )
-        size = 1 if global_size is None else require_integer("global_size", global_size, 1)
-        rank = 0 if global_rank is None else require_integer("global_rank", global_rank, 0)
-        if rank >= size:
-            raise ValueError(f"global_rank must be less than global_size={size}. Received: {rank}.")
+        size, rank = require_rank(global_size, global_rank)
         if seed_fn is not None and (seed is not None or not callable(seed_fn)):
             raise ValueError(
                 f"seed_fn must be callable and not go with seed. Received: seed_fn={seed_fn!r}, seed={seed!r}."
@@ -131,8 +127,9 @@ class KerasSequenceLoader(keras.utils.PyDataset):
         self._seed_fn = seed_fn
         self._seed = secrets.randbits(63) if seed is None else require_integer("seed", seed, 0)
         self._device = device_name(device)
-        self._budget = (parse_buffer_size(buffer_size), parts_per_chunk)
         self.shuffle = bool(shuffle)
+        seeds = (seed, seed_fn) if self.shuffle else (None, None)
+        self._budget = (part_bytes(buffer_size, *seeds), parts_per_chunk)
         self.drop_last = bool(drop_last)
         if schema is None and feature_columns is None and cat_names is None and cont_names is None:
             schema = schema_of(paths_or_dataset)
@@ -151,6 +148,8 @@ class KerasSequenceLoader(keras.utils.PyDataset):
         self._source.check([plan.name for plan in self._selection.plans])
         self._spans, self._batches = shard(self._source.rows, self.batch_size, size, rank, self.drop_last)
         self._shard = (size, rank)
+        if buffer_size is None and seeds != (None, None):
+            warn_without_room(*self._budget, self._spans, self._source, [plan.name for plan in self._selection.plans])
         self._maps: list[Callable] = []
         self._lock = threading.RLock()
         self._passes = 0
@@ -227,10 +226,16 @@ class KerasSequenceLoader(keras.utils.PyDataset):
             self._share_order().begin(anew=self.workers <= 1)
 
     def on_epoch_end(self) -> None:
-        """Called by Keras; the next access draws a new order if all batches of this one were handed out."""
+        """Called by Keras, before the first epoch too.
+
+        The next access draws a new order if all batches of this one were handed out, and begins this one again if a batch
+        of it could not be read.
+        """
         with self._lock:
             self._in_epoch = False
-            if self._shared is not None and self._shared.exhausted:
+            if self._shared is not None and self._shared.failed:
+                self._shared.restart()
+            elif self._shared is not None and self._shared.exhausted:
                 self._shared.close()
                 self._shared = None
 
@@ -347,13 +352,7 @@ class KerasSequenceLoader(keras.utils.PyDataset):
                 {name: tensors[name] for name in self._selection.feature_names},
                 labels[0] if len(labels) == 1 else labels or None,
             )
-            for fn in self._maps:
-                batch = fn(*batch)
-                if not isinstance(batch, tuple) or len(batch) not in (2, 3):
-                    raise TypeError(
-                        "A function given to map must return (features, labels) or (features, labels, "
-                        f"sample_weights). Received: {type(batch).__name__}."
-                    )
+            batch = mapped(batch, self._maps)
         return batch[0] if len(batch) == 2 and batch[1] is None else batch
 
 

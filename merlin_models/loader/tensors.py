@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,18 @@ def flatten_features(features: Mapping[str, Any], lists: Collection[str]) -> dic
         else:
             flat[name] = tensor if name in lists or tensor.shape.rank != 2 else tf.squeeze(tensor, axis=1)
     return flat
+
+
+def mapped(batch: tuple[Any, ...], functions: Sequence[Callable]) -> tuple[Any, ...]:
+    """(features, labels), or with sample weights, after the functions given to `map`; TypeError where one returns else."""
+    for fn in functions:
+        batch = fn(*batch)
+        if not isinstance(batch, tuple) or len(batch) not in (2, 3):
+            raise TypeError(
+                "A function given to map must return (features, labels) or (features, labels, "
+                f"sample_weights). Received: {type(batch).__name__}."
+            )
+    return batch
 
 
 def device_name(device: int | str | None) -> str:

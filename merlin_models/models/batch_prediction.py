@@ -54,11 +54,13 @@ def _batches(frame: pd.DataFrame, schema: Schema, batch_size: int) -> KerasSeque
     return KerasSequenceLoader(
         frame[schema.column_names].reset_index(drop=True),
         batch_size,
+        label_names=[],
         cat_names=categorical,
         cont_names=[name for name in schema.column_names if name not in categorical],
         shuffle=False,
         sparse_max=vectors or None,
         sparse_as_dense=bool(vectors),
+        schema=schema,
     )
 
 

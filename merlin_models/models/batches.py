@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -86,6 +87,18 @@ def ids_of(features: Mapping[str, Any], name: str) -> np.ndarray:
             f"The ids '{name}' must be integers of the shape (batch,) or (batch, 1). Received: {ids.dtype} {ids.shape}"
         )
     return ids.reshape(-1).astype(np.int64)
+
+
+def warn_of_random_order(data: Any) -> None:
+    """Warns the caller's caller where predictions would come in an order that nothing tells: those of a shuffled loader."""
+    from merlin_models.loader.tensorflow import KerasSequenceLoader
+
+    if isinstance(data, KerasSequenceLoader) and data.shuffle:
+        warnings.warn(
+            "A loader must have shuffle=False for its predictions to be in the order of its rows. Received: a loader with "
+            "shuffle=True, the default, whose predictions come in a random order.",
+            stacklevel=3,
+        )
 
 
 def id_column(schema: Schema | None, index: Any, tag: Tags) -> ColumnSchema | str:

@@ -13,7 +13,7 @@ from merlin_models.blocks.combinators import features_of, run_in_sequence
 from merlin_models.blocks.embedding_features import EmbeddingFeatures, EmbeddingOptions
 from merlin_models.blocks.inputs import InputBlock
 from merlin_models.blocks.symbolic import SymbolicBuild, shapes_of_schema
-from merlin_models.models.batches import batches_of, id_column, ids_of
+from merlin_models.models.batches import batches_of, id_column, ids_of, warn_of_random_order
 from merlin_models.models.exporting import Exportable
 from merlin_models.models.saving import SavedWhole
 from merlin_models.schema import Schema, Tags
@@ -114,8 +114,14 @@ class Encoder(Exportable, SavedWhole, SymbolicBuild, keras.Model):
     def _features(self, features: Mapping[str, Any]) -> dict[str, Any]:
         return features if self.schema is None else self.schema.filter_columns_from_dict(features)
 
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """As ``keras.Model.predict``; warns of a loader with ``shuffle=True``, whose rows come in a random order."""
+        warn_of_random_order(x)
+        return super().predict(x, *args, **kwargs)
+
     def batch_predict(self, dataset: Any, batch_size: int = 1024) -> np.ndarray:
-        """The outputs of all rows, in their order, (rows, dim)."""
+        """The outputs of all rows, in their order, (rows, dim); warns of a loader whose order is random."""
+        warn_of_random_order(dataset)
         outputs = [
             np.asarray(self.predict_on_batch(self._features(batch.features)))
             for batch in batches_of(dataset, self.schema, batch_size)

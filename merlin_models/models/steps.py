@@ -12,6 +12,7 @@ import keras
 from keras import ops
 
 from merlin_models.blocks.prediction import Prediction
+from merlin_models.models.batches import warn_of_random_order
 
 
 class PreparedSteps:
@@ -74,10 +75,12 @@ class PreparedSteps:
         """As ``keras.Model.predict``.
 
         Args:
-            x, *args, **kwargs: of Keras.
+            x, *args, **kwargs: of Keras. A loader must have ``shuffle=False``; with another one the predictions come in a
+                random order, and it warns.
             pre: as in :meth:`fit`, called without targets and with ``training=False`` and ``testing=False``.
         """
         _check_pre(pre)
+        warn_of_random_order(x)
         with self._options(predict_pre=pre):
             return super().predict(x, *args, **kwargs)
 

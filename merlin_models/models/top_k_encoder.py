@@ -14,7 +14,7 @@ from merlin_models.blocks.symbolic import SymbolicBuild, shapes_of_schema
 from merlin_models.layers.catalogue import Catalogue
 from merlin_models.layers.top_k import BruteForceTopK, TopKPrediction
 from merlin_models.metrics import TopKMetricsAggregator
-from merlin_models.models.batches import Batch, batches_of, id_column, ids_of
+from merlin_models.models.batches import Batch, batches_of, id_column, ids_of, warn_of_random_order
 from merlin_models.models.encoder import Encoder
 from merlin_models.models.exporting import Exportable
 from merlin_models.models.saving import SavedWhole
@@ -143,7 +143,8 @@ class TopKEncoder(Exportable, SavedWhole, SymbolicBuild, keras.Model):
         """The best candidates for each row of a data set.
 
         Args:
-            queries: features of queries, in any form that ``Encoder.encode`` takes; or the bare ids of the only feature.
+            queries: features of queries, in any form that ``Encoder.encode`` takes; or the bare ids of the only feature. A
+                loader must have ``shuffle=False``: with another one the rows come in a random order, and it warns.
             k: how many; the model's own if None.
             exclude_seen: ``SeenItems``, or a DataFrame or dictionary with the columns of the queries' and the candidates'
                 ids: a query does not get candidates that it occurs with there. ``queries`` must have the ids.
@@ -152,6 +153,7 @@ class TopKEncoder(Exportable, SavedWhole, SymbolicBuild, keras.Model):
         Returns:
             ``TopKPrediction`` of NumPy arrays (rows, k). Where fewer candidates are left, identifiers are -1.
         """
+        warn_of_random_order(queries)
         before = self.k
         self.topk_layer.k = before if k is None else k
         try:
@@ -159,6 +161,11 @@ class TopKEncoder(Exportable, SavedWhole, SymbolicBuild, keras.Model):
         finally:
             self.topk_layer.k = before
         return TopKPrediction(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """As ``keras.Model.predict``; warns of a loader with ``shuffle=True``, whose rows come in a random order."""
+        warn_of_random_order(x)
+        return super().predict(x, *args, **kwargs)
 
     def batch_predict(self, dataset: Any, batch_size: int = 1024) -> TopKPrediction:
         """:meth:`recommend` of a data set's rows."""

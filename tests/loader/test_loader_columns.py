@@ -81,6 +81,50 @@ def test_floats_become_float32():
 
 
 @pytest.mark.parametrize(
+    ("given", "arrives"),
+    [
+        *((dtype, np.int32) for dtype in (bool, np.int8, np.int16, np.int32, np.uint8, np.uint16)),
+        *((dtype, np.int64) for dtype in (np.int64, np.uint32, np.uint64)),
+    ],
+)
+def test_ids_arrive_in_a_type_that_has_room(given, arrives):
+    assert columns.ids_dtype(np.dtype(given)) == arrives
+    edges = [False, True] if given is bool else [np.iinfo(given).min, min(np.iinfo(given).max, 2**63 - 1)]
+    for array in (pa.array(np.array(edges, given)), pa.array([edges], pa.list_(pa.from_numpy_dtype(given)))):
+        values = from_arrow("c", array, np.dtype(arrives)).values
+        assert (values.dtype, values.tolist()) == (arrives, edges)
+
+
+def test_ids_of_32_and_64_bits_are_not_copied():
+    for dtype in (np.int32, np.int64):
+        given = np.arange(5, dtype=dtype)
+        assert np.shares_memory(from_arrow("c", pa.array(given), columns.ids_dtype(given.dtype)).values, given)
+
+
+@pytest.mark.parametrize("array", [pa.array([1, 2**63], pa.uint64()), pa.array([[], [2**63]], pa.list_(pa.uint64()))])
+def test_ids_beyond_64_bits_with_a_sign(array):
+    with pytest.raises(ValueError, match=r"Ids of column 'c' must be less than 2\*\*63. Received: 9223372036854775808"):
+        from_arrow("c", array, INT64)
+    assert from_arrow("c", array, np.dtype(np.uint64)).values.max() == 2**63
+
+
+@pytest.mark.parametrize("make", [pa.list_, pa.large_list, lambda leaf: pa.list_(leaf, 0)])
+def test_lists_that_are_all_empty(make):
+    array = pa.array([[], []], make(pa.null()))
+    assert columns.is_empty_list(array.type)
+    with pytest.raises(ValueError, match=r"Column 'c' must have a dtype in the schema.*Received: Arrow type .*null"):
+        columns.numpy_dtype("c", array.type)
+    for dtype, arrives in ((np.int32, np.int32), (np.int64, np.int64), (np.float64, np.float32)):
+        assert columns.numpy_dtype("c", array.type, if_empty=np.dtype(dtype)) == arrives
+        column = from_arrow("c", array, np.dtype(arrives))
+        assert (column.values.dtype, column.row_splits.tolist()) == (arrives, [0, 0, 0])
+    with pytest.raises(ValueError, match="must hold integers"):
+        columns.numpy_dtype("c", pa.null(), if_empty=INT64)
+    with pytest.raises(ValueError, match=r"Lists of column 'c' must not hold nulls. Received: 1 of 1"):
+        from_arrow("c", pa.array([[None], []]), INT64)
+
+
+@pytest.mark.parametrize(
     "arrow_type",
     [
         pa.string(),

@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 from loader_data import numbered_table, wait_for_threads, write_numbered
 
+from merlin_models.loader import epochs
 from merlin_models.loader.tensorflow import KerasSequenceLoader, KerasSequenceValidater
 
 
@@ -238,3 +239,30 @@ def test_reading_error_reaches_fit():
     table = pa.table({"row": pa.array([1, None]), "y": [0, 1]})
     with pytest.raises(ValueError, match="Column 'row' must not hold nulls"):
         recorder().fit(load(table), verbose=0)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_fit_and_evaluate_after_a_reading_error(tmp_path, monkeypatch, workers, shuffle):
+    """The next call begins anew, in the order that failed: whoever goes on from a checkpoint loses nothing."""
+    monkeypatch.setattr(epochs, "BLOCK_ROWS", 10)
+    paths = write_numbered(tmp_path)
+    loader = load(paths, batch_size=10, buffer_size=1, shuffle=shuffle)
+    loader.workers = workers
+    file = tmp_path / "part_1.parquet"
+    raw = file.read_bytes()
+    file.unlink()
+    for _ in range(2):
+        with pytest.raises(Exception, match=r"part_1.parquet"):
+            recorder().fit(loader, shuffle=shuffle, verbose=0)
+    file.write_bytes(raw)
+    seen = fit_rows(loader, epochs=2, shuffle=shuffle)
+    assert [sorted(rows) for rows in seen] == [list(range(120))] * 2
+    if workers == 1:
+        assert seen == fit_rows(load(paths, batch_size=10, buffer_size=1, shuffle=shuffle), epochs=2, shuffle=shuffle)
+    file.unlink()
+    with pytest.raises(Exception, match=r"part_1.parquet"):
+        recorder().evaluate(loader, verbose=0)
+    file.write_bytes(raw)
+    rows = np.arange(120)
+    assert recorder().evaluate(loader, verbose=0) == pytest.approx(((rows - rows % 2) ** 2).mean(), rel=1e-5)

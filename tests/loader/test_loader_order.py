@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loader_data import features_of, numbered_table, rows_of, write_numbered
 
-from merlin_models.loader import epochs
+from merlin_models.loader import epochs, sizes
 from merlin_models.loader.epochs import shard
 from merlin_models.loader.tensorflow import KerasSequenceLoader
 
@@ -26,7 +27,7 @@ def batch_sizes(batches) -> list[int]:
     return [len(features_of(batch)["row"]) for batch in batches]
 
 
-@pytest.mark.parametrize("buffer_size", [1, "2kB", 0.1])
+@pytest.mark.parametrize("buffer_size", [1, "2kB", None])
 @pytest.mark.parametrize("parts_per_chunk", [1, 3])
 def test_shuffle_delivers_each_row_once(tmp_path, buffer_size, parts_per_chunk):
     loader = load(write_numbered(tmp_path), seed=1, buffer_size=buffer_size, parts_per_chunk=parts_per_chunk)
@@ -49,6 +50,57 @@ def test_new_order_each_pass_and_reproducible(tmp_path):
     assert passes[0] != passes[1] != passes[2] != passes[0]
     assert rows_of(load(paths, seed=4)) != passes[0]
     assert rows_of(load(paths)) != rows_of(load(paths))
+
+
+@pytest.mark.parametrize("seed", [{"seed": 3}, {"seed_fn": lambda: 3}])
+def test_seeded_orders_do_not_hang_on_what_memory_is_free(tmp_path, monkeypatch, seed):
+    """Row groups of 10 rows take about 1 kB, so that without the rule a part would have one, or all of them."""
+    paths, orders = write_numbered(tmp_path), []
+    for free in (10**4, 10**12):
+        monkeypatch.setattr(sizes, "available_memory", lambda free=free: free)
+        loader = load(paths, **seed)
+        orders.append([rows_of(loader), rows_of(loader), rows_of(load(paths, **seed).skip_passes(1))])
+    assert orders[0] == orders[1]
+    assert orders[0][1] == orders[0][2]
+    assert orders[0][0] == rows_of(load(paths, buffer_size="1GB", **seed))
+
+
+def test_without_a_seed_parts_have_a_tenth_of_what_is_free(monkeypatch):
+    monkeypatch.setattr(sizes, "available_memory", lambda: 5000)
+    table = numbered_table(0, 4)
+    assert load(table)._budget == (500, 1)
+    assert load(table, seed=1, shuffle=False)._budget == (500, 1)
+    assert load(table, seed=1, shuffle=False, buffer_size=0.5)._budget == (2500, 1)
+    assert load(table, seed=1)._budget == (10**9, 1)
+
+
+def test_a_share_of_the_free_memory_does_not_go_with_a_seed():
+    table = numbered_table(0, 4)
+    with pytest.raises(
+        ValueError, match=r"buffer_size must be bytes, such as '1GB', where seed is given.*Received: 0.1"
+    ):
+        load(table, seed=1, buffer_size=0.1)
+    with pytest.warns(
+        UserWarning, match=r"buffer_size should be bytes.*where seed_fn is given.*Received: 0.1"
+    ) as caught:
+        load(table, seed_fn=lambda: 1, buffer_size=0.1)
+    assert caught[0].filename == __file__
+
+
+def test_a_seed_without_room_for_its_chunks_warns(tmp_path, monkeypatch):
+    paths = write_numbered(tmp_path)
+    monkeypatch.setattr(epochs, "available_memory", lambda: 5000)
+    with pytest.warns(
+        UserWarning, match=r"buffer_size is 1 GB by default where a seed is given.*Give a smaller one"
+    ) as caught:
+        load(paths, seed=1)
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load(paths)
+        load(paths, seed=1, buffer_size="1GB")
+        monkeypatch.setattr(epochs, "available_memory", lambda: 10**6)  # the files are smaller
+        load(paths, seed=1)
 
 
 def test_seed_fn_is_called_each_pass(tmp_path):

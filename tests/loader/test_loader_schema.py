@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from loader_data import small_table
 
@@ -44,6 +47,77 @@ def test_schema_column_that_the_data_lack():
     schema = Schema([ColumnSchema("movie", tags=[Tags.CATEGORICAL])])
     with pytest.raises(ValueError, match=r"must be among the columns \['user'.*Received: \['movie'\]"):
         KerasSequenceLoader(small_table(), 2, schema=schema)
+
+
+def test_the_schema_says_what_empty_lists_are(tmp_path):
+    data = pa.table({name: pa.array([[], [], []], pa.list_(pa.null())) for name in "abcdef"}).append_column(
+        "x", [[0, 1, 2]]
+    )
+    schema = Schema(
+        [
+            ColumnSchema("a", dtype=np.int32, tags=[Tags.CATEGORICAL]),
+            ColumnSchema("b", tags=[Tags.CATEGORICAL]),
+            ColumnSchema("c", dtype=np.float64, tags=[Tags.CONTINUOUS]),
+            ColumnSchema("d", dtype=np.float64, tags=[Tags.EMBEDDING]),
+            ColumnSchema("e", dtype=np.int64, tags=[Tags.TARGET]),
+        ]
+    )
+    pq.write_table(data, tmp_path / "part.parquet")
+    for each in (data, data.drop_columns("x").to_pandas(), tmp_path / "part.parquet"):
+        (features, labels), *_ = KerasSequenceLoader(each, 2, schema=schema, seed=0)
+        dtypes = {name: tensor.dtype.name for name, tensor in features.items()}
+        assert dtypes == {"a": "int32", "b": "int64", "c": "float32", "d": "float32"}
+        assert (labels.dtype.name, labels.to_list(), features["a"].to_list()) == ("int64", [[], []], [[], []])
+    named = KerasSequenceLoader(data, 2, cat_names=["a"], cont_names=["b"], sparse_max={"a": 2}, sparse_as_dense=True)
+    features = named.peek()
+    assert (features["a"].numpy().tolist(), features["a"].dtype.name) == ([[0, 0], [0, 0]], "int64")
+    assert features["b"].dtype.name == "float32"
+    for options in ({}, {"feature_columns": ["f"]}, {"feature_columns": ["f"], "schema": schema}):
+        with pytest.raises(ValueError, match=r"must have a dtype in the schema, or be in cat_names or cont_names"):
+            KerasSequenceLoader(data, 2, **options)
+    with pytest.raises(ValueError, match=r"Column 'a' must hold integers.*Arrow type null"):
+        KerasSequenceLoader(pa.table({"a": pa.nulls(2)}), 2, schema=schema.select_by_name("a"))
+
+
+def test_ids_of_all_integer_types():
+    """Categorical columns alone are cast: labels, other features and functions given to map see what there is."""
+    types = {
+        "b": pa.bool_(),
+        "i8": pa.int8(),
+        "u16": pa.uint16(),
+        "u32": pa.uint32(),
+        "u64": pa.uint64(),
+        "i64": pa.int64(),
+    }
+    ids = {name: pa.array([1, 0], pa.uint8()).cast(leaf) for name, leaf in types.items()}
+    lists = pa.array([[1, 2], []], pa.list_(pa.int16()))
+    data = pa.table({**ids, "lists": lists, "label": ids["i8"], "other": ids["u16"], "number": ids["i8"]})
+    categorical = [*types, "lists"]
+    schema = Schema(
+        [
+            *(ColumnSchema(name, dtype=np.int16, tags=[Tags.CATEGORICAL]) for name in categorical),
+            ColumnSchema("number", tags=[Tags.CONTINUOUS]),
+            ColumnSchema("label", tags=[Tags.TARGET, Tags.CATEGORICAL]),
+            ColumnSchema("other", tags=[Tags.EMBEDDING]),
+        ]
+    )
+    expected = {**dict.fromkeys(("b", "i8", "u16", "lists"), "int32"), **dict.fromkeys(("u32", "u64", "i64"), "int64")}
+    for options in ({"schema": schema}, {"cat_names": categorical, "label_names": ["label"]}):
+        features, label = KerasSequenceLoader(data, 2, shuffle=False, **options).map(lambda x, y: (dict(x), y)).peek()
+        dtypes = {name: tensor.dtype.name for name, tensor in features.items()}
+        rest = {"number": "float32", "other": "uint16"} if "schema" in options else {}
+        assert dtypes == {**expected, **rest}
+        assert all(features[name].numpy().tolist() == [[1], [0]] for name in types)
+        assert features["lists"].to_list() == [[1, 2], []]
+        assert label.dtype.name == "int8"
+    assert KerasSequenceLoader(data, 2, feature_columns=["i8"]).peek()["i8"].dtype.name == "int8"
+    both = KerasSequenceLoader(data, 2, cat_names=["label"], label_names=["label"]).peek()
+    assert [both[0]["label"].dtype.name, both[1].dtype.name] == ["int32", "int32"]
+    large = KerasSequenceLoader(pa.table({"u64": pa.array([2**64 - 1], pa.uint64())}), 1, cat_names=["u64"])
+    with pytest.raises(
+        ValueError, match=r"Ids of column 'u64' must be less than 2\*\*63. Received: 18446744073709551615"
+    ):
+        list(large)
 
 
 def test_vectors_are_features():

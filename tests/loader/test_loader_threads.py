@@ -147,6 +147,39 @@ def test_errors_reach_the_loop(tmp_path, monkeypatch, fail_at):
     gc.collect()
 
 
+def test_reading_goes_on_after_an_error(tmp_path, monkeypatch):
+    """By index, where the order stays: what failed is read again, and nothing is lost."""
+    monkeypatch.setattr(epochs, "BLOCK_ROWS", 10)
+    paths = write_numbered(tmp_path)
+    loader = load(paths, seed=0)
+    raw, file = (tmp_path / "part_1.parquet").read_bytes(), tmp_path / "part_1.parquet"
+    file.unlink()
+    rows = {}
+    for again in range(3):
+        for index in range(len(loader)):
+            if index not in rows:
+                try:
+                    rows[index] = rows_of([loader[index]])
+                except FileNotFoundError:
+                    assert again < 2
+        if again == 1:
+            file.write_bytes(raw)
+    assert sorted(row for found in rows.values() for row in found) == list(range(120))
+    assert [row for index in range(12) for row in rows[index]] == rows_of(load(paths, seed=0))
+    assert not wait_for_threads()
+
+
+def test_an_error_ends_the_threads(tmp_path, monkeypatch):
+    monkeypatch.setattr(epochs, "BLOCK_ROWS", 10)
+    monkeypatch.setattr(indexed, "IDLE_SECONDS", 30.0)
+    loader = load(write_numbered(tmp_path), shuffle=False)
+    (tmp_path / "part_1.parquet").unlink()
+    loader[0]
+    with pytest.raises(FileNotFoundError):
+        loader[5]
+    assert not wait_for_threads()
+
+
 def test_index_access_from_several_threads(tmp_path):
     loader = load(write_numbered(tmp_path), seed=0)
     loader.on_epoch_begin()

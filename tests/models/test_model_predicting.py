@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import keras
 import numpy as np
 import pandas as pd
@@ -45,6 +47,58 @@ def test_batch_predict_of_dictionaries():
     none = model.batch_predict({name: value[:0] for name, value in given.items()}, batch_size=4)
     assert list(none) == [*given, TASK]
     assert none[TASK].shape == (0, 1)
+
+
+@pytest.mark.parametrize("dtype", ["int16", "uint32", "bool"])
+def test_ids_of_all_integer_types(dtype):
+    model, (rows, _) = small_model(), frame()
+    rows = rows.assign(movieId=rows["movieId"] % 2, y=0)
+    small = rows.assign(movieId=rows["movieId"].astype(dtype), genres=[np.array(row, dtype) for row in rows["genres"]])
+    if dtype == "bool":
+        small["genres"] = rows["genres"]
+    expected = model.batch_predict(rows, batch_size=4)[TASK]
+    np.testing.assert_array_equal(model.batch_predict(small, batch_size=4)[TASK], expected)
+    model.compile("adam")
+    loader = ml.Loader(small, 4, cat_names=model.schema.column_names, label_names=["y"])
+    assert np.isfinite(model.fit(loader, verbose=0).history["loss"][0])
+
+
+def test_batch_predict_where_all_lists_are_empty(tmp_path):
+    model, (rows, features) = small_model(), frame(3)
+    rows["genres"] = [[]] * 3
+    expected = model.predict({**features, "genres": np.zeros_like(features["genres"])}, verbose=0)[:, 0]
+    rows.to_parquet(tmp_path / "rows.parquet")
+    for given in (rows, tmp_path / "rows.parquet"):
+        np.testing.assert_allclose(model.batch_predict(given, batch_size=2)[TASK], expected, rtol=1e-5)
+    encoder = ml.Encoder(SCHEMA.select_by_name(["userId", "genres"]), ml.MLPBlock([4]))
+    assert encoder.batch_predict(rows).shape == (3, 4)
+    with pytest.raises(ValueError, match="Column 'userId' must hold integers"):
+        model.batch_predict(rows.assign(userId=[None] * 3), batch_size=2)
+
+
+def test_predictions_of_a_shuffled_loader_warn():
+    rows, _ = frame()
+    model, loaders = (
+        small_model(),
+        [ml.Loader(rows, 4, schema=SCHEMA, label_names=[], shuffle=s) for s in (True, False)],
+    )
+    user = ml.ColumnSchema.create_categorical("userId", 100, tags=[ml.Tags.USER_ID])
+    encoder = ml.Encoder(ml.Schema([user]), ml.MLPBlock([4]))
+    top = ml.TopKEncoder(encoder, candidates=np.eye(4, dtype=np.float32), k=2)
+    for predict in (model.predict, encoder.predict, encoder.batch_predict, top.predict, top.recommend):
+        with pytest.warns(
+            UserWarning, match=r"must have shuffle=False.*Received: a loader with shuffle=True"
+        ) as caught:
+            predict(loaders[0])
+        assert caught[0].filename == __file__
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            predict(loaders[1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        encoder.encode(loaders[0], index="userId")  # the rows have their ids
+        in_order = model.batch_predict(rows, batch_size=4)[TASK]
+    np.testing.assert_allclose(in_order, model.predict(loaders[1], verbose=0)[:, 0], rtol=1e-5)
 
 
 def test_batch_predict_of_several_tasks_and_vectors():
