@@ -19,7 +19,7 @@ from merlin_models.blocks.symbolic import is_symbolic, parts_from_config
 from merlin_models.blocks.tabular import TabularBlock
 from merlin_models.layers import EmbeddingBagCollection, FeatureConfig, TableConfig
 from merlin_models.layers.embedding_files import TensorInitializer, frame_of, matrix_of, write_parquet
-from merlin_models.layers.embedding_options import infer_embedding_dim, is_by_feature, only_value
+from merlin_models.layers.embedding_options import check_names, infer_embedding_dim, is_by_feature, only_value
 from merlin_models.schema import ColumnSchema, Schema, Tags
 
 
@@ -294,6 +294,10 @@ def Embeddings(
         A block whose tables are reachable by name: ``block.table("movieId")``; a ``SequenceEmbeddingFeatures`` if a list
         stays one.
 
+    Raises:
+        ValueError: if an option names what is no column or domain, of the schema or of what it was selected from; if what
+            it says of columns of one table differs.
+
     Example:
         >>> from merlin_models.blocks import Embeddings
         >>> from merlin_models.schema import ColumnSchema, Schema
@@ -301,6 +305,15 @@ def Embeddings(
         >>> tuple(block.table("movieId").shape)
         (1001, 16)
     """
+    options = {
+        "dim": dim,
+        "embeddings_initializer": embeddings_initializer,
+        "embeddings_regularizer": embeddings_regularizer,
+        "trainable": trainable,
+        "rows_l2_reg": rows_l2_reg,
+    }
+    for name, option in {**options, "sequence_combiner": sequence_combiner}.items():
+        check_names(name, option, schema)
     by_name = sequence_combiner if isinstance(sequence_combiner, Mapping) else None
     combiners = {
         column.name: as_combiner(
@@ -313,13 +326,6 @@ def Embeddings(
     for column in schema:
         domains.setdefault(column.domain_name, []).append(column)
         _check_same_domain(domains[column.domain_name][0], column)
-    options = {
-        "dim": dim,
-        "embeddings_initializer": embeddings_initializer,
-        "embeddings_regularizer": embeddings_regularizer,
-        "trainable": trainable,
-        "rows_l2_reg": rows_l2_reg,
-    }
     tables: dict[str, TableConfig] = {}
     for domain, columns in domains.items():
         given = {name: _of_table(name, option, domain, columns) for name, option in options.items()}
@@ -366,8 +372,7 @@ def _of_table(name: str, option: Any, domain: str, columns: Sequence[ColumnSchem
     """What an option, which may be a dictionary by column or domain, says of a table, or None."""
     if not is_by_feature(option):
         return option
-    value = only_value(name, option, domain, [column.name for column in columns])
-    return option.get(domain) if value is None else value
+    return only_value(name, option, domain, [column.name for column in columns])
 
 
 def _table_combiner(name: str, combiners: Sequence[Any]) -> str:

@@ -6,10 +6,11 @@ from typing import Any
 
 import keras
 
+from merlin_models.layers.checkpoints import InCheckpoints
 from merlin_models.schema import Schema, Tags
 
 
-class SymbolicBuild:
+class SymbolicBuild(InCheckpoints):
     """Builds a composite layer by one symbolic run of its ``call``, and configures it from its parts.
 
     For classes whose ``call`` uses sublayers and ``keras.ops`` only. A run on symbolic tensors builds every

@@ -69,6 +69,10 @@ class ApproximateTopK(keras.layers.Layer):
         """The size of the catalogue; 0 before there is one."""
         return 0 if self._graph is None else self._graph.ntotal
 
+    def candidate_ids(self) -> np.ndarray:
+        """Identifiers (candidates,) int64 of the catalogue."""
+        return _faiss().vector_to_array(self._graph.id_map)
+
     @property
     def capacity(self) -> int | None:
         """The size of the catalogue, or None before there is one."""

@@ -83,6 +83,10 @@ class Catalogue(keras.layers.Layer):
         """The number of items; 0 before there are any."""
         return int(ops.convert_to_numpy(self.count.value)) if self.built else 0
 
+    def candidate_ids(self) -> np.ndarray:
+        """Identifiers (items,) int64 of the items that are there, in ascending order."""
+        return ops.convert_to_numpy(self.identifiers)[: self.num_candidates]
+
     def items(self) -> tuple[np.ndarray, np.ndarray]:
         """Identifiers (items,) int64 and vectors (items, dim), in the order of identifiers."""
         if not self.built:

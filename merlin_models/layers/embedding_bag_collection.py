@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from merlin_models.layers.checkpoints import InCheckpoints
 from merlin_models.layers.embedding_files import frame_of, matrix_of, write_parquet
 from merlin_models.layers.embedding_options import EmbeddingOptions, selected
 from merlin_models.layers.table_config import TABLE_DTYPES, FeatureConfig, TableConfig, factor_of
@@ -19,7 +20,7 @@ from merlin_models.schema import Schema, Tags
 
 
 @keras.saving.register_keras_serializable(package="merlin_models")
-class EmbeddingBagCollection(keras.layers.Layer):
+class EmbeddingBagCollection(InCheckpoints, keras.layers.Layer):
     """All embedding tables of a model, with one op for all lookups.
 
     Pools each feature's multi-hot ids over its table's rows; see :func:`merlin_models.ops.embedding_bag` for the maths and

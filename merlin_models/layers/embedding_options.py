@@ -19,20 +19,23 @@ class EmbeddingOptions:
     """How embedding tables are sized, initialized and pooled.
 
     Attributes:
-        embedding_dims: feature -> length of its table's rows; comes first.
+        embedding_dims: feature or table -> length of the table's rows; comes first.
         embedding_dim_default: for features that the others do not size.
         infer_embedding_sizes: whether to size the rest by ``ceil(cardinality ** 0.25 * multiplier)``.
         infer_embedding_sizes_multiplier: the multiplier.
         infer_embeddings_ensure_dim_multiple_of_8: whether inferred sizes are rounded up to a multiple of 8.
-        embeddings_initializers: a Keras initializer for all tables, or feature -> initializer. Truncated
+        embeddings_initializers: a Keras initializer for all tables, or feature or table -> initializer. Truncated
             normal of standard deviation 0.05 where there is none.
         embeddings_l2_reg: l adds ``l * sum(e ** 2)`` over the batch's embeddings to the loss, as Merlin Models does: over the
             vectors that come out, for a list the pooled one. Rows that a batch does not read are not changed by it.
         combiner: how several ids of an example become one vector: "mean", "sum", "sqrtn" or "max".
         embeddings_regularizer: a Keras regularizer for all tables, or None. It is one of all rows, so such tables are not
             trained by rows; ``embeddings_l2_reg`` and ``embeddings_rows_l2_reg`` are the forms for what a batch reads.
-        embeddings_rows_l2_reg: l, or feature -> l, adds ``l * sum(row ** 2)`` over the rows that a batch looks up; see
-            ``TableConfig.rows_l2_reg``.
+        embeddings_rows_l2_reg: l, or feature or table -> l, adds ``l * sum(row ** 2)`` over the rows that a batch looks up;
+            see ``TableConfig.rows_l2_reg``.
+
+    Options by name may go to several blocks, each with a part of a schema: names of the whole schema are known to what
+    ``select_by_...`` and ``remove_by_...`` make of it. A feature's name comes before its table's, the domain's.
     """
 
     embedding_dims: Mapping[str, int] | None = None
@@ -63,8 +66,10 @@ class EmbeddingOptions:
 
         Raises:
             ValueError: if a column has no int_domain, or columns of one domain differ in their largest id or
-                their options.
+                their options; if an option names what is no feature or table of the schema.
         """
+        for option in ("embedding_dims", "embeddings_initializers", "embeddings_rows_l2_reg"):
+            check_names(option, getattr(self, option), schema)
         groups: dict[str, list[ColumnSchema]] = {}
         for column in schema:
             groups.setdefault(column.domain_name, []).append(column)
@@ -105,8 +110,20 @@ class EmbeddingOptions:
         return infer_embedding_dim(column, self.infer_embedding_sizes_multiplier, multiple_of_8)
 
 
+def check_names(option: str, value: Any, schema: Schema) -> None:
+    """Checks an option by name; others pass.
+
+    Raises:
+        ValueError: if a name is no feature or table, of the schema or of what it was selected from.
+    """
+    known = schema.table_keys
+    unknown = sorted(str(name) for name in value if name not in known) if is_by_feature(value) else []
+    if unknown:
+        raise ValueError(f"{option} must name features or tables of the schema, {sorted(known)}. Received: {unknown}")
+
+
 def only_value(option: str, by_feature: Mapping[str, Any], table: str, features: Iterable[str]) -> Any:
-    """What an option says of a table through any of its features, or None.
+    """What an option says of a table through any of its features, else by the table's name, or None.
 
     Raises:
         ValueError: if it says different things.
@@ -115,12 +132,12 @@ def only_value(option: str, by_feature: Mapping[str, Any], table: str, features:
     values = list(given.values())
     if any(value != values[0] for value in values):
         raise ValueError(f"{option} must agree for features of one table, '{table}'. Received: {given}")
-    return values[0] if values else None
+    return values[0] if values else by_feature.get(table)
 
 
-def is_by_feature(initializers: Any) -> bool:
-    """Whether these are initializers by feature, not the config of one."""
-    return isinstance(initializers, Mapping) and "class_name" not in initializers
+def is_by_feature(option: Any) -> bool:
+    """Whether an option is one by name, not the config of an initializer."""
+    return isinstance(option, Mapping) and "class_name" not in option
 
 
 def selected(schema: Schema, tags: Tags | str | Sequence[str] | None = None) -> Schema:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-import secrets
+import random
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -125,7 +125,7 @@ class KerasSequenceLoader(keras.utils.PyDataset):
                 f"seed_fn must be callable and not go with seed. Received: seed_fn={seed_fn!r}, seed={seed!r}."
             )
         self._seed_fn = seed_fn
-        self._seed = secrets.randbits(63) if seed is None else require_integer("seed", seed, 0)
+        self._seed = random.getrandbits(63) if seed is None else require_integer("seed", seed, 0)
         self._device = device_name(device)
         self.shuffle = bool(shuffle)
         seeds = (seed, seed_fn) if self.shuffle else (None, None)

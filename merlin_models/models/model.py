@@ -160,7 +160,7 @@ class Model(SavedWithSchemas, Exportable, Freezing, PreparedSteps, RowSparseTrai
 
         Args:
             optimizer: a Keras optimizer or its name; a :class:`MultiOptimizer`; or an ``EmbeddingOptimizer`` such as
-                ``LazyAdam(0.01)``, with its Keras form for what is no table.
+                ``LazyAdam(0.01)``, with its Keras form for what is no table: setting its learning rate sets both.
             run_eagerly, steps_per_execution, auto_scale_loss: as in ``keras.Model.compile``.
             jit_compile: as there. With "auto", a model with embedding tables of this library is not compiled by XLA, which
                 does not know its ops. With "autoclustering" XLA compiles what lies around them, such as dense layers and
@@ -174,7 +174,8 @@ class Model(SavedWithSchemas, Exportable, Freezing, PreparedSteps, RowSparseTrai
             embedding_optimizer: how embedding tables are trained. "auto": by the row-sparse form of ``optimizer``,
                 which moves the rows that a batch touches and no others, see
                 :class:`merlin_models.optimizers.RowSparse`. An ``EmbeddingOptimizer``, such as
-                ``RowwiseAdagrad(0.01)``: by that one. "dense": by ``optimizer`` itself, all rows at each step.
+                ``RowwiseAdagrad(0.01)``: by that one, at that learning rate of its own. "dense": by ``optimizer`` itself,
+                all rows at each step.
 
         Raises:
             ValueError: for another embedding_optimizer, or one that contradicts an ``optimizer`` that is a RowSparse; for

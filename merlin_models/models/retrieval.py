@@ -10,10 +10,10 @@ import numpy as np
 
 from merlin_models.blocks.base import Block, register
 from merlin_models.blocks.combinators import ParallelBlock, SequentialBlock
-from merlin_models.models.batches import id_column
+from merlin_models.models.batches import Batch, id_column
 from merlin_models.models.encoder import Encoder
 from merlin_models.models.model import Model
-from merlin_models.models.top_k_encoder import TopKEncoder, check_reach, furthest, rank_in, results_of
+from merlin_models.models.top_k_encoder import TopKEncoder, check_reach, furthest, results_of
 from merlin_models.schema import Tags
 from merlin_models.tasks import ItemRetrievalTask, SampledSoftmaxTask, TaskStep
 from merlin_models.tasks.rows import update_from_rank
@@ -171,9 +171,10 @@ class RetrievalModel(Model):
         Args:
             x, y, batch_size, verbose, sample_weight, return_dict, **kwargs: as of Keras.
             item_corpus: features of all items, one row an item, or a ``TopKEncoder`` that has them: then the compiled ranking
-                metrics are those of each row's item among all of these. There is no loss then.
-            exclude_seen: with ``item_corpus`` only; see ``TopKEncoder.recommend``. A row's own item must not be among its
-                user's.
+                metrics are those of each row's item among all of these. There is no loss then. Rows whose item is not among
+                them count as misses; a UserWarning tells how many.
+            exclude_seen: with ``item_corpus`` only; see ``TopKEncoder.recommend``. A row's own item is never excluded for
+                that row, so the rows themselves may be among the interactions.
 
         Raises:
             ValueError: for ``exclude_seen`` without ``item_corpus``; for targets or weights of the wrong shape.
@@ -191,10 +192,16 @@ class RetrievalModel(Model):
             recommender = self.to_top_k_encoder(item_corpus, k=max(furthest([*plain, *weighted]), 1))
         check_reach([*plain, *weighted], recommender.k)
         self.reset_metrics()
-        for batch, prediction in recommender.predictions(x, exclude_seen, batch_size or 1024, y, sample_weight):
+
+        def truth(batch: Batch) -> Any:
             step = TaskStep(batch.features, self.schema, batch.targets, None, batch.sample_weight, False)
-            ids, counted, weights = self._task().ids_and_weights(step)
-            rank = rank_in(prediction, np.asarray(ids))
+            return self._task().ids_and_weights(step)
+
+        def own_of(batch: Batch) -> np.ndarray:
+            return np.asarray(truth(batch)[0])
+
+        for batch, rank in recommender.ranks(x, own_of, exclude_seen, batch_size or 1024, y, sample_weight):
+            _, counted, weights = truth(batch)
             update_from_rank(plain, rank, counted)
             update_from_rank(weighted, rank, weights)
         results = results_of([*plain, *weighted])

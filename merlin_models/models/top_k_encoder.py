@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -18,7 +19,7 @@ from merlin_models.models.batches import Batch, batches_of, id_column, ids_of, w
 from merlin_models.models.encoder import Encoder
 from merlin_models.models.exporting import Exportable
 from merlin_models.models.saving import SavedWhole
-from merlin_models.models.seen import as_seen
+from merlin_models.models.seen import NO_ID, as_seen
 from merlin_models.schema import Schema, Tags
 from merlin_models.tasks.rows import update_from_rank
 
@@ -172,9 +173,18 @@ class TopKEncoder(Exportable, SavedWhole, SymbolicBuild, keras.Model):
         return self.recommend(dataset, batch_size=batch_size)
 
     def predictions(
-        self, queries: Any, exclude_seen: Any, batch_size: int, targets: Any = None, sample_weight: Any = None
+        self,
+        queries: Any,
+        exclude_seen: Any,
+        batch_size: int,
+        targets: Any = None,
+        sample_weight: Any = None,
+        own_of: Callable[[Batch], np.ndarray] | None = None,
     ) -> Iterator[tuple[Batch, TopKPrediction]]:
-        """The batches of a data set, each with its prediction; arguments as of :meth:`recommend` and :meth:`evaluate`."""
+        """The batches of a data set, each with its prediction; arguments as of :meth:`recommend` and :meth:`evaluate`.
+
+        ``own_of`` tells a batch's own candidates (rows,), which their rows get although they are seen.
+        """
         if not self.topk_layer.num_candidates:
             raise ValueError("index_candidates() must be called before candidates can be recommended.")
         user = None
@@ -185,9 +195,29 @@ class TopKEncoder(Exportable, SavedWhole, SymbolicBuild, keras.Model):
             queries = as_features(np.asarray(queries), self.schema)
         for batch in batches_of(queries, self.schema, batch_size, targets, sample_weight):
             exclude = None if seen is None else seen.of(ids_of(batch.features, user))
+            if exclude is not None and own_of is not None:
+                exclude = np.where(exclude == own_of(batch)[:, np.newaxis], NO_ID, exclude)
             features = self.schema.filter_columns_from_dict(batch.features) if self.schema else batch.features
             scores, identifiers = self(features, exclude=exclude, training=False)
             yield batch, TopKPrediction(np.asarray(scores), np.asarray(identifiers))
+
+    def ranks(
+        self, queries: Any, own_of: Callable[[Batch], np.ndarray], exclude_seen: Any, batch_size: int, *others: Any
+    ) -> Iterator[tuple[Batch, np.ndarray]]:
+        """The batches of a data set, each with the places of its rows' own candidates; arguments as of :meth:`predictions`.
+
+        A place is -1 where the candidate is not among the first k. A UserWarning tells how many are not in the catalogue.
+        """
+        known, rows, missing = self.topk_layer.candidate_ids() if self.topk_layer.num_candidates else (), 0, 0
+        for batch, prediction in self.predictions(queries, exclude_seen, batch_size, *others, own_of=own_of):
+            ids = own_of(batch)
+            rows, missing = rows + len(ids), missing + int(np.count_nonzero(~np.isin(ids, known)))
+            yield batch, rank_in(prediction, ids)
+        if missing:
+            warnings.warn(
+                f"{missing} of {rows} rows have an item that is not in the catalogue. They count as misses.",
+                stacklevel=3,
+            )
 
     # ---- evaluating ----
 
@@ -221,6 +251,9 @@ class TopKEncoder(Exportable, SavedWhole, SymbolicBuild, keras.Model):
     ) -> Any:
         """The ranking metrics of each row's true candidate among all that are indexed.
 
+        A row's own candidate is never excluded for that row, also where its user has seen it. One that is not indexed is a
+        miss; a UserWarning tells how many are.
+
         Args:
             x: features of queries, in any form that ``Encoder.encode`` takes; with targets, if in batches.
             y: (rows,) integers, the ids of the true candidates, where ``x`` is a dictionary of arrays.
@@ -236,11 +269,8 @@ class TopKEncoder(Exportable, SavedWhole, SymbolicBuild, keras.Model):
         check_reach(metrics, self.k)
         for metric in metrics:
             metric.reset_state()
-        for batch, prediction in self.predictions(x, exclude_seen, batch_size, y, sample_weight):
-            if batch.targets is None:
-                raise ValueError("Targets must be the ids of the true candidates. Received: none")
-            ids = ids_of({"targets": batch.targets}, "targets")
-            update_from_rank(metrics, rank_in(prediction, ids), batch.sample_weight)
+        for batch, rank in self.ranks(x, _targets_of, exclude_seen, batch_size, y, sample_weight):
+            update_from_rank(metrics, rank, batch.sample_weight)
         results = results_of(metrics)
         return results if return_dict else list(results.values())
 
@@ -284,6 +314,12 @@ class TopKEncoder(Exportable, SavedWhole, SymbolicBuild, keras.Model):
         if config.pop("candidate_id_is_tag"):
             config["candidate_id"] = Tags(config["candidate_id"])
         return cls(**config)
+
+
+def _targets_of(batch: Batch) -> np.ndarray:
+    if batch.targets is None:
+        raise ValueError("Targets must be the ids of the true candidates. Received: none")
+    return ids_of({"targets": batch.targets}, "targets")
 
 
 def rank_in(prediction: TopKPrediction, ids: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import keras
 from merlin_models.layers import EmbeddingBag, EmbeddingBagCollection
 from merlin_models.ops.lookups import LookupOutput
 from merlin_models.optimizers.row_sparse import RowSparse, StepsRows, is_table
-from merlin_models.optimizers.rules import EmbeddingOptimizer, keras_like
+from merlin_models.optimizers.rules import EmbeddingOptimizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class OptimizerBlocks:
 
     Attributes:
         optimizer: a Keras optimizer, its name or its config; a ``RowSparse``; or an :class:`EmbeddingOptimizer` such as
-            ``LazyAdam(0.01)``, whose Keras form trains what is no table.
+            ``LazyAdam(0.01)``, whose Keras form trains what is no table, at the same learning rate.
         blocks: a layer, tables of :func:`split_embeddings_on_size`, or several of these.
 
     Raises:
@@ -284,7 +284,7 @@ class MultiOptimizer(StepsRows, keras.optimizers.Optimizer):
 
 def _part(optimizer: Any) -> PartOptimizer:
     if isinstance(optimizer, EmbeddingOptimizer):
-        return PartOptimizer(keras_like(optimizer), optimizer)
+        return PartOptimizer.of_rule(optimizer)
     if isinstance(optimizer, RowSparse):
         return PartOptimizer(optimizer.inner_optimizer, optimizer._given_rule)
     if isinstance(optimizer, MultiOptimizer):

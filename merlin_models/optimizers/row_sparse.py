@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import sys
 import warnings
@@ -102,6 +103,13 @@ class RowSparse(StepsRows, keras.optimizers.Optimizer):
             stacklevel=_level_of_caller(),
         )
 
+    @classmethod
+    def of_rule(cls, rule: EmbeddingOptimizer) -> RowSparse:
+        """One optimizer with one learning rate: a rule for the tables, and its Keras form for all else."""
+        own = copy.copy(rule)
+        own.learning_rate = None
+        return cls(keras_like(rule), own)
+
     # ---- variables ----
 
     @property
@@ -192,7 +200,10 @@ class RowSparse(StepsRows, keras.optimizers.Optimizer):
 
     @property
     def embedding_learning_rate(self) -> Any:
-        """The learning rate of the tables: a variable or tensor; may be set if the rule has one of its own."""
+        """The learning rate of the tables: a variable or tensor; may be set if the rule has one of its own.
+
+        It has if ``embeddings`` (``embedding_optimizer`` of compile) brought one; else this is ``learning_rate``.
+        """
         rate = self._embedding_rate if self.built else getattr(self.embeddings, "learning_rate", None)
         if rate is None:
             return self.learning_rate
@@ -202,8 +213,9 @@ class RowSparse(StepsRows, keras.optimizers.Optimizer):
     def embedding_learning_rate(self, learning_rate: float) -> None:
         if not isinstance(self._embedding_rate, keras.Variable):
             raise ValueError(
-                "embedding_learning_rate can be set if the rule has a learning rate of its own that is a number, once "
-                f"the optimizer is built. Received: {learning_rate!r}"
+                "embedding_learning_rate can be set if the rule has a learning rate of its own that is a number, such as "
+                "embedding_optimizer=LazyAdam(0.01), once the optimizer is built; else learning_rate is that of the "
+                f"tables, too. Received: {learning_rate!r}"
             )
         self._embedding_rate.assign(learning_rate)
 
@@ -331,14 +343,15 @@ def with_row_sparse(optimizer: Any, embeddings: EmbeddingOptimizer | None = None
 
     Args:
         optimizer: a Keras optimizer, its name or its config, or a LossScaleOptimizer around one; or an EmbeddingOptimizer,
-            which brings its Keras form for what is no table.
+            which brings its Keras form for what is no table, and one learning rate for both.
         embeddings: as for :class:`RowSparse`.
 
     Raises:
         ValueError: if ``optimizer`` steps tables by another rule than ``embeddings`` already.
     """
     if isinstance(optimizer, EmbeddingOptimizer):
-        optimizer = RowSparse(keras_like(optimizer), optimizer)
+        # Given twice, it has two learning rates.
+        optimizer = RowSparse.of_rule(optimizer) if embeddings is None else RowSparse(keras_like(optimizer), optimizer)
     optimizer = keras.optimizers.get(optimizer)
     scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
     inner = optimizer.inner_optimizer if scaled else optimizer

@@ -60,6 +60,13 @@ class Schema:
         if repeated:
             raise ValueError(f"Names of columns must be unique. Received twice: {repeated}")
         self._columns = {item.name: item for item in items}
+        self._taken_out: frozenset[str] = frozenset()
+
+    def _part(self, columns: Iterable[ColumnSchema]) -> Schema:
+        """A schema that is made of this one, and knows what was left out for :attr:`table_keys`."""
+        part = Schema(columns)
+        part._taken_out = self.table_keys
+        return part
 
     # ---- as a collection ----
 
@@ -100,7 +107,9 @@ class Schema:
                 raise ValueError(
                     f"Columns of one name must be equal to be added. Received: two columns '{column.name}'"
                 )
-        return Schema(both.values())
+        added = Schema(both.values())
+        added._taken_out = self.table_keys | other.table_keys
+        return added
 
     def __sub__(self, other: Schema) -> Schema:
         return self.remove_by_name(other.column_names)
@@ -119,17 +128,18 @@ class Schema:
 
     def filter_column_schemas(self, keep: Callable[[ColumnSchema], bool]) -> Schema:
         """The columns for which ``keep`` is true."""
-        return Schema(column for column in self if keep(column))
+        return self._part(column for column in self if keep(column))
 
     def map_column_schemas(self, change: Callable[[ColumnSchema], ColumnSchema]) -> Schema:
         """Every column, changed."""
-        return Schema(change(column) for column in self)
+        return self._part(change(column) for column in self)
 
     def select_by_name(self, names: Selector) -> Schema:
-        """The named columns in the schema's order; unknown names are ignored. A callable gets each name."""
+        """The named columns in the schema's order; names that it does not have are ignored. A callable gets each name."""
         return self.filter_column_schemas(_by(names, lambda column: column.name))
 
     def remove_by_name(self, names: Selector) -> Schema:
+        """The other columns; names that it does not have are ignored. A callable gets each name."""
         keep = _by(names, lambda column: column.name)
         return self.filter_column_schemas(lambda column: not keep(column))
 
@@ -166,10 +176,10 @@ class Schema:
         """The schema with one more column."""
         if isinstance(column, str):
             column = ColumnSchema(column, **changes)
-        return Schema([*self, column])
+        return self._part([*self, column])
 
     def copy(self, columns: Iterable[ColumnSchema] | None = None) -> Schema:
-        return Schema(self if columns is None else columns)
+        return self._part(self if columns is None else columns)
 
     # ---- what models ask for ----
 
@@ -196,6 +206,15 @@ class Schema:
     def categorical_domains(self) -> dict[str, str]:
         """Name -> domain name, for the same columns."""
         return {column.name: column.domain_name for column in self if _is_categorical(column)}
+
+    @property
+    def table_keys(self) -> frozenset[str]:
+        """What an option by name may call the embedding tables: the columns with an int_domain, and their domains.
+
+        Also those of the schemas that this one was selected from: options of a whole data set go to its parts.
+        """
+        names = [name for column in self if column.int_domain for name in (column.name, column.domain_name)]
+        return self._taken_out.union(names)
 
     @property
     def feature_dtypes(self) -> dict[str, np.dtype | None]:

@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from merlin_models.blocks.base import register
+from merlin_models.layers.checkpoints import InCheckpoints
 from merlin_models.ops import check_at_most
 from merlin_models.transformers.attention import RelativeSelfAttention
 
@@ -127,7 +128,7 @@ class TransformerLayer(keras.layers.Layer):
 
 
 @register
-class TransformerEncoder(keras.layers.Layer):
+class TransformerEncoder(InCheckpoints, keras.layers.Layer):
     """Transformer layers on vectors (batch, length, d_model), which get their positions added first.
 
     Args:

@@ -1,0 +1,65 @@
+"""Evaluation on a catalogue: what rows have among the seen interactions, and items that are not there."""
+
+from __future__ import annotations
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from retrieval_data import CATALOGUE, IDS, MOVIES, USERS, interactions
+
+import merlin_models.tf as ml
+
+
+@pytest.fixture(scope="module")
+def model():
+    keras.utils.set_random_seed(3)
+    model = ml.TwoTowerModel(IDS, ml.MLPBlock([4], activation="linear"))
+    model.compile("adam")
+    return model
+
+
+def test_a_rows_own_item_is_not_excluded(model):
+    """Rows among the seen interactions: theirs is found as if it was the only one that they were not."""
+    rows = interactions(100, seed=5)
+    scores = (
+        model.query_embeddings({"userId": np.arange(1, USERS + 1)}).to_numpy()
+        @ model.item_embeddings(CATALOGUE).T.to_numpy()
+    )
+    ranks = []
+    for user, movie in zip(rows["userId"], rows["movieId"], strict=True):
+        others = np.setdiff1d(rows["movieId"][rows["userId"] == user], movie)
+        left = np.setdiff1d(np.arange(MOVIES), others - 1)
+        ranks.append((scores[user - 1, left] > scores[user - 1, movie - 1]).sum())
+    expected = np.mean([rank < 10 for rank in ranks])
+    assert 0 < expected < 1
+    results = model.evaluate(rows, item_corpus=CATALOGUE, exclude_seen=rows, return_dict=True, batch_size=30)
+    assert results["item_retrieval_task/recall_at_10"] == pytest.approx(expected, abs=1e-6)
+    batches = tf.data.Dataset.from_tensor_slices((rows, rows["movieId"])).batch(30)
+    of_recommender = model.to_top_k_encoder(CATALOGUE).evaluate(batches, exclude_seen=rows, return_dict=True)
+    assert of_recommender["recall_at_10"] == pytest.approx(expected, abs=1e-6)
+    with pytest.raises(ValueError, match=r"Targets must be the ids of the true candidates\. Received: none"):
+        model.to_top_k_encoder(CATALOGUE).evaluate({"userId": rows["userId"]}, exclude_seen=rows)
+
+
+@pytest.mark.parametrize("strategy", ["brute-force-topk", "approximate"])
+def test_items_that_are_not_in_the_catalogue_are_misses(model, strategy):
+    if strategy == "approximate":
+        pytest.importorskip("faiss")
+        strategy = ml.ApproximateTopK(10)
+    rows = interactions(100, seed=5)
+    catalogue = {name: values[MOVIES // 2 :] for name, values in CATALOGUE.items()}
+    missing = int((rows["movieId"] <= MOVIES // 2).sum())
+    assert 0 < missing < 100
+    recommender = model.to_top_k_encoder(catalogue, strategy=strategy)
+    with pytest.warns(UserWarning, match=rf"{missing} of 100 rows have an item that is not in the catalogue") as warned:
+        some = model.evaluate(rows, item_corpus=recommender, return_dict=True, batch_size=30)
+    assert warned[0].filename == __file__
+    known = {name: values[rows["movieId"] > MOVIES // 2] for name, values in rows.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        all_known = model.evaluate(known, item_corpus=recommender, return_dict=True)
+    name = "item_retrieval_task/recall_at_10"
+    assert some[name] * 100 == pytest.approx(all_known[name] * (100 - missing), abs=1e-4)
