@@ -1,6 +1,8 @@
 // The part that the TensorFlow ops over bags share: attributes, inputs, variables.
 #pragma once
 
+#include <algorithm>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -91,29 +93,39 @@ class BagKernel : public OpKernel {
   }
 
  protected:
-  // Keeps the variables of one call alive and, on a CPU, locked for reading.
+  // Keeps the variables of one call alive and locked.
   struct Call {
     BagBatch batch;
     HugePages huge_pages;
-    std::vector<tensorflow::core::RefCountPtr<tensorflow::Var>> variables;
+    std::vector<tensorflow::core::RefCountPtr<tensorflow::Var>> variables;  // of the resource inputs, in their order
     std::vector<std::unique_ptr<tensorflow::tf_shared_lock>> read_locks;
     std::vector<std::unique_ptr<tensorflow::mutex_lock>> write_locks;
 
-    // Looks the variable of an input up and locks it, once if it comes again.
-    Status Open(OpKernelContext* ctx, int input, bool for_writing) {
-      tensorflow::core::RefCountPtr<tensorflow::Var> variable;
-      TF_RETURN_IF_ERROR(tensorflow::LookupResource(ctx, tensorflow::HandleFromInput(ctx, input), &variable));
-      bool again = false;
-      for (const auto& earlier : variables) again |= earlier.get() == variable.get();
-      if (again && for_writing) {
-        return Invalid("A variable may be passed once to an op that changes it. Received: input ", input, " again");
+    // Looks all variables up, then locks each once, in the order of the mutexes' addresses, as TensorFlow's own ops
+    // with several variables do: ops that name the same ones in another order never wait for each other in a circle.
+    Status Open(OpKernelContext* ctx, bool for_writing) {
+      using Mutex = decltype(std::declval<tensorflow::Var&>().mu());
+      std::vector<Mutex> mutexes;
+      for (int i = 0; i < ctx->num_inputs(); ++i) {
+        if (ctx->input_dtype(i) != tensorflow::DT_RESOURCE) continue;
+        tensorflow::core::RefCountPtr<tensorflow::Var> variable;
+        TF_RETURN_IF_ERROR(tensorflow::LookupResource(ctx, tensorflow::HandleFromInput(ctx, i), &variable));
+        const Mutex mutex = variable->mu();
+        if (for_writing && std::find(mutexes.begin(), mutexes.end(), mutex) != mutexes.end()) {
+          return Invalid("A variable may be passed once to an op that changes it. Received: input ", i, " again");
+        }
+        mutexes.push_back(mutex);
+        variables.push_back(std::move(variable));
       }
-      if (!again && for_writing) {
-        write_locks.push_back(std::make_unique<tensorflow::mutex_lock>(*variable->mu()));
-      } else if (!again) {
-        read_locks.push_back(std::make_unique<tensorflow::tf_shared_lock>(*variable->mu()));
+      std::sort(mutexes.begin(), mutexes.end(), std::less<Mutex>());
+      mutexes.erase(std::unique(mutexes.begin(), mutexes.end()), mutexes.end());
+      for (const Mutex mutex : mutexes) {
+        if (for_writing) {
+          write_locks.push_back(std::make_unique<tensorflow::mutex_lock>(*mutex));
+        } else {
+          read_locks.push_back(std::make_unique<tensorflow::tf_shared_lock>(*mutex));
+        }
       }
-      variables.push_back(std::move(variable));
       return absl::OkStatus();
     }
   };
@@ -191,11 +203,11 @@ class BagKernel : public OpKernel {
 
  private:
   Status ReadTables(OpKernelContext* ctx, Call* call) {
+    TF_RETURN_IF_ERROR(call->Open(ctx, changes_tables_));
     for (int t = 0; t < num_tables_; ++t) {
       const Tensor* table;
       if (ctx->input_dtype(t) == tensorflow::DT_RESOURCE) {
-        TF_RETURN_IF_ERROR(call->Open(ctx, t, changes_tables_));
-        table = call->variables.back()->tensor();
+        table = call->variables[t]->tensor();
         if (!OnDevice(ctx)) call->huge_pages.Put(table->data(), static_cast<int64_t>(table->TotalBytes()));
         if (table->dtype() != table_type_) {
           return Invalid("Table ", t, " must have dtype ", tensorflow::DataTypeString(table_type_),

@@ -163,9 +163,9 @@ class EmbeddingBagUpdateOp : public BagKernel {
       call->batch.tables[t].rows = table.data();
       UpdateTable update{table.data(), {nullptr, nullptr}};
       for (int i = 0; i < count.total(); ++i) {
-        TF_RETURN_IF_ERROR(call->Open(ctx, first + t * count.total() + i, /*for_writing=*/true));
-        TF_RETURN_IF_ERROR(OwnBuffer(ctx, call->variables.back().get()));
-        const Tensor& slot = *call->variables.back()->tensor();
+        tensorflow::Var* const variable = call->variables[first + t * count.total() + i].get();
+        TF_RETURN_IF_ERROR(OwnBuffer(ctx, variable));
+        const Tensor& slot = *variable->tensor();
         if (!OnDevice(ctx)) call->huge_pages.Put(slot.data(), static_cast<int64_t>(slot.TotalBytes()));
         const bool per_row = i >= count.full;
         const TensorShape expected =
