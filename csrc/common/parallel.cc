@@ -119,19 +119,19 @@ class Helpers {
   static Helpers& OfProcess() { return *Current(); }
 
   // `count` of those that sleep, and new ones where there are fewer; fewer where more than `limit` would be busy, and
-  // then others come when they are done elsewhere, until Close.
-  std::vector<Helper*> Take(int count, int limit, const std::shared_ptr<Work>& work) {
+  // then others come when they are done elsewhere, until Close. They may come before this returns, and read `taken`,
+  // which is therefore filled before the work is open.
+  void Take(int count, int limit, const std::shared_ptr<Work>& work, std::vector<Helper*>* taken) {
     std::lock_guard<std::mutex> lock(mutex_);
     const size_t wanted = static_cast<size_t>(std::max(0, std::min(count, limit - busy_)));
     while (asleep_.size() < wanted) {
       asleep_.reserve(asleep_.size() + 1);  // so that what is made is kept
       asleep_.push_back(new Helper);
     }
+    taken->assign(asleep_.end() - static_cast<ptrdiff_t>(wanted), asleep_.end());
     if (static_cast<int>(wanted) < count) open_.push_back({work, count - static_cast<int>(wanted)});
-    const std::vector<Helper*> taken(asleep_.end() - static_cast<ptrdiff_t>(wanted), asleep_.end());
     asleep_.resize(asleep_.size() - wanted);
     busy_ += static_cast<int>(wanted);
-    return taken;
   }
 
   // What a helper that is done may go on with; null where it may sleep.
@@ -200,7 +200,7 @@ void* Helper::Loop(void* self_ptr) {
 
 void Work::Run(int count, int limit) {
   Helpers& all = Helpers::OfProcess();
-  helpers_ = all.Take(count, limit, shared_from_this());
+  all.Take(count, limit, shared_from_this(), &helpers_);
   TakePart();
   all.Close(this);
   AwaitOthers();
