@@ -15,10 +15,26 @@
 #include <utility>
 #include <vector>
 
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
+
 namespace merlin {
 namespace {
 
 class Helper;
+
+// How a thread rounds, and whether it takes subnormal numbers for zeros: TensorFlow's threads do, Python's do not, and
+// a new thread begins with what its maker has. Helpers take their caller's for its units.
+#if defined(__x86_64__)
+using FloatMode = unsigned int;
+FloatMode CurrentFloatMode() { return _mm_getcsr(); }
+void SetFloatMode(FloatMode mode) { _mm_setcsr(mode); }
+#else
+struct FloatMode {};
+FloatMode CurrentFloatMode() { return {}; }
+void SetFloatMode(FloatMode) {}
+#endif
 
 // The units of one call, shared by its caller and by helpers. A helper that comes late finds none left: nobody waits
 // for it, and it never touches the body, which lives no longer than the call.
@@ -37,10 +53,11 @@ class Work : public std::enable_shared_from_this<Work> {
   // what one of them threw.
   void Run(int count, int limit);
 
-  // What a helper does: wakes some others, and takes units until none is left.
-  void TakePart();
+  // What a helper does: calculates as the caller does, wakes some others, and takes units until none is left.
+  void Help();
 
  private:
+  void TakePart();
   void Wake();
   void AwaitOthers();
 
@@ -50,6 +67,7 @@ class Work : public std::enable_shared_from_this<Work> {
   std::vector<Helper*> helpers_;
   std::atomic<size_t> to_wake_{0};
   cpu_set_t allowed_;
+  const FloatMode float_mode_ = CurrentFloatMode();
   std::mutex mutex_;
   std::condition_variable done_;
   std::exception_ptr failed_;
@@ -192,7 +210,7 @@ void* Helper::Loop(void* self_ptr) {
     std::shared_ptr<Work> work = self.Next();
     if (CPU_COUNT(&work->allowed()) > 0) sched_setaffinity(0, sizeof(cpu_set_t), &work->allowed());
     while (work) {
-      work->TakePart();
+      work->Help();
       work = Helpers::OfProcess().Return(&self);
     }
   }
@@ -211,6 +229,13 @@ void Work::Run(int count, int limit) {
     if (std::shared_ptr<Work> other = all.Return(helpers_[i])) helpers_[i]->Give(std::move(other));
   }
   if (failed_) std::rethrow_exception(failed_);
+}
+
+void Work::Help() {
+  const FloatMode own = CurrentFloatMode();
+  SetFloatMode(float_mode_);
+  TakePart();
+  SetFloatMode(own);
 }
 
 void Work::TakePart() {
