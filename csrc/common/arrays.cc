@@ -84,10 +84,10 @@ void Array::FromNumpy(const py::array& array) {
 }
 
 void Array::FromDlpack(py::handle object) {
-  const py::object capsule = object.attr("__dlpack__")();
+  exported_ = object.attr("__dlpack__")();
   // DLManagedTensor begins with its DLTensor. The capsule keeps ownership: it is not renamed to "used", so its own
-  // destructor frees the exchange structure, and owner_ keeps the memory.
-  const auto* tensor = static_cast<const DlTensor*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));
+  // destructor, when the array is no longer in use, frees the exchange structure and the memory, if that is a copy.
+  const auto* tensor = static_cast<const DlTensor*>(PyCapsule_GetPointer(exported_.ptr(), "dltensor"));
   if (!tensor) throw py::error_already_set();
   Check(tensor->device.type == kDlCpu || tensor->device.type == kDlCuda || tensor->device.type == kDlCudaHost, name_,
         " must lie in host or CUDA memory. Received: DLPack device type ", tensor->device.type);
@@ -102,7 +102,6 @@ void Array::FromDlpack(py::handle object) {
     expected *= shape_[i];
   }
   dtype_ = NameOfDlType(tensor->type);
-  if (dtype_ == "bfloat16" || dtype_.rfind("bfloat", 0) == 0) dtype_ = "bfloat16";
 }
 
 int64_t Array::size() const {

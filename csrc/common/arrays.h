@@ -15,7 +15,7 @@ namespace merlin {
 // What a call does to an array.
 enum class Access { kRead, kWrite };
 
-// Keeps the owner alive while the array is in use.
+// Keeps the owner, and what it exported, alive while the array is in use.
 class Array {
  public:
   // Throws InvalidArgument that calls the array `name` if it is not contiguous, or may not be written though it is to
@@ -40,7 +40,7 @@ class Array {
   void FromDlpack(pybind11::handle object);
 
   std::string name_;
-  pybind11::object owner_;
+  pybind11::object owner_, exported_;
   void* data_ = nullptr;
   std::vector<int64_t> shape_;
   std::string dtype_;

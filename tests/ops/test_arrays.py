@@ -1,8 +1,10 @@
-"""Arrays of merlin_models._C: what may be written."""
+"""Arrays of merlin_models._C: what may be written, and how long what a DLPack producer exports must live."""
 
 from __future__ import annotations
 
+import ctypes
 import re
+import weakref
 
 import numpy as np
 import pytest
@@ -78,3 +80,61 @@ def test_what_is_only_read_may_be_read_only(tmp_path):
     output = floats(2, 2)
     C.embedding_bag_forward([table], *BAGS, [output])
     np.testing.assert_array_equal(output, [[0, 1], [2, 3]])
+
+
+class Tracked(np.ndarray):
+    """An array that can be watched."""
+
+
+class Copies:
+    """Exports a copy, which nobody but the capsule keeps alive."""
+
+    def __init__(self, array):
+        self.array, self.freed = array, []
+
+    def __dlpack__(self, *, stream=None):
+        copy = self.array.copy().view(Tracked)
+        weakref.finalize(copy, self.freed.append, True)
+        return copy.__dlpack__()
+
+    def __dlpack_device__(self):
+        return (1, 0)
+
+
+def test_exported_copies_live_as_long_as_the_call():
+    table, grad = floats(3, 4), Copies(np.arange(8, dtype=np.float32).reshape(2, 4))
+    update = C.EmbeddingBagUpdate([table], [[]], *BAGS, [grad], {"name": "sgd"})
+    assert not grad.freed
+    update.step(1.0, 0)
+    np.testing.assert_array_equal(table[:2], 1 - grad.array)
+    del update
+    assert grad.freed == [True]
+
+
+class OfType(Copies):
+    """Exports 16 bits an element as another type: its code, bits and lanes."""
+
+    def __init__(self, array, *dtype):
+        super().__init__(array)
+        self.dtype = dtype
+
+    def __dlpack__(self, *, stream=None):
+        capsule = self.array.__dlpack__()
+        pointer = ctypes.pythonapi.PyCapsule_GetPointer
+        pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+        code, bits, lanes = self.dtype
+        exported = (ctypes.c_uint8 * 4).from_address(pointer(capsule, b"dltensor") + 20)  # behind data, device, rank
+        exported[:] = code, bits, lanes, 0
+        return capsule
+
+
+def test_bfloat_of_another_size_is_refused():
+    def look_up(*dtype):
+        C.embedding_bag_forward([OfType(np.full((3, 2), 0x3F80, np.uint16), *dtype)], *BAGS, [output])
+
+    output = np.zeros((2, 2), np.float32)
+    look_up(4, 16, 1)
+    np.testing.assert_array_equal(output, 1)
+    for dtype, name in (((4, 8, 1), "bfloat8"), ((4, 32, 1), "bfloat32"), ((4, 16, 2), "bfloat16x2")):
+        with pytest.raises(ValueError, match=rf"must have dtype float32, float16 or bfloat16. Received: {name}$"):
+            look_up(*dtype)
