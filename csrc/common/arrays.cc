@@ -61,7 +61,7 @@ std::string Join(const std::vector<int64_t>& shape) {
 
 }  // namespace
 
-Array::Array(py::handle object, const std::string& name)
+Array::Array(py::handle object, const std::string& name, Access access)
     : name_(name), owner_(py::reinterpret_borrow<py::object>(object)) {
   if (py::isinstance<py::array>(object)) {
     FromNumpy(py::reinterpret_borrow<py::array>(object));
@@ -70,11 +70,13 @@ Array::Array(py::handle object, const std::string& name)
           " must be a NumPy array or support DLPack. Received: ", std::string(py::str(py::type::of(object))));
     FromDlpack(object);
   }
+  if (access == Access::kWrite) RequireWritable();
 }
 
 void Array::FromNumpy(const py::array& array) {
   Check(array.flags() & py::array::c_style, name_, " must be contiguous in row-major order");
   data_ = const_cast<void*>(array.data());
+  read_only_ = !array.writeable();
   for (py::ssize_t i = 0; i < array.ndim(); ++i) shape_.push_back(array.shape(i));
   dtype_ = NameOfNumpyType(array.dtype());
   const char order = array.dtype().byteorder();
@@ -82,10 +84,10 @@ void Array::FromNumpy(const py::array& array) {
 }
 
 void Array::FromDlpack(py::handle object) {
-  const py::object capsule = object.attr("__dlpack__")();
+  exported_ = object.attr("__dlpack__")();
   // DLManagedTensor begins with its DLTensor. The capsule keeps ownership: it is not renamed to "used", so its own
-  // destructor frees the exchange structure, and owner_ keeps the memory.
-  const auto* tensor = static_cast<const DlTensor*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));
+  // destructor, when the array is no longer in use, frees the exchange structure and the memory, if that is a copy.
+  const auto* tensor = static_cast<const DlTensor*>(PyCapsule_GetPointer(exported_.ptr(), "dltensor"));
   if (!tensor) throw py::error_already_set();
   Check(tensor->device.type == kDlCpu || tensor->device.type == kDlCuda || tensor->device.type == kDlCudaHost, name_,
         " must lie in host or CUDA memory. Received: DLPack device type ", tensor->device.type);
@@ -100,12 +102,13 @@ void Array::FromDlpack(py::handle object) {
     expected *= shape_[i];
   }
   dtype_ = NameOfDlType(tensor->type);
-  if (dtype_ == "bfloat16" || dtype_.rfind("bfloat", 0) == 0) dtype_ = "bfloat16";
 }
 
 int64_t Array::size() const {
   return std::accumulate(shape_.begin(), shape_.end(), int64_t{1}, std::multiplies<int64_t>());
 }
+
+void Array::RequireWritable() const { Check(!read_only_, name_, " must be writable. Received: a read-only array"); }
 
 void Array::RequireRank(int rank) const {
   Check(static_cast<int>(shape_.size()) == rank, name_, " must have rank ", rank, ". Received shape: ", Join(shape_));

@@ -12,11 +12,15 @@
 
 namespace merlin {
 
-// Keeps the owner alive while the array is in use.
+// What a call does to an array.
+enum class Access { kRead, kWrite };
+
+// Keeps the owner, and what it exported, alive while the array is in use.
 class Array {
  public:
-  // Throws InvalidArgument that calls the array `name` if it is not contiguous, or not an array at all.
-  Array(pybind11::handle object, const std::string& name);
+  // Throws InvalidArgument that calls the array `name` if it is not contiguous, or may not be written though it is to
+  // be, or is not an array at all.
+  Array(pybind11::handle object, const std::string& name, Access access = Access::kRead);
 
   void* data() const { return data_; }
   const std::vector<int64_t>& shape() const { return shape_; }
@@ -26,6 +30,7 @@ class Array {
   const std::string& name() const { return name_; }
 
   // Checks, in the words of the user.
+  void RequireWritable() const;
   void RequireRank(int rank) const;
   void RequireDType(const std::string& dtype) const;
   DType FloatDType() const;
@@ -35,11 +40,11 @@ class Array {
   void FromDlpack(pybind11::handle object);
 
   std::string name_;
-  pybind11::object owner_;
+  pybind11::object owner_, exported_;
   void* data_ = nullptr;
   std::vector<int64_t> shape_;
   std::string dtype_;
-  bool on_cuda_ = false;
+  bool on_cuda_ = false, read_only_ = false;
 };
 
 // Throws InvalidArgument: what a build without CUDA says of arrays on a GPU.

@@ -15,10 +15,26 @@
 #include <utility>
 #include <vector>
 
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
+
 namespace merlin {
 namespace {
 
 class Helper;
+
+// How a thread rounds, and whether it takes subnormal numbers for zeros: TensorFlow's threads do, Python's do not, and
+// a new thread begins with what its maker has. Helpers take their caller's for its units.
+#if defined(__x86_64__)
+using FloatMode = unsigned int;
+FloatMode CurrentFloatMode() { return _mm_getcsr(); }
+void SetFloatMode(FloatMode mode) { _mm_setcsr(mode); }
+#else
+struct FloatMode {};
+FloatMode CurrentFloatMode() { return {}; }
+void SetFloatMode(FloatMode) {}
+#endif
 
 // The units of one call, shared by its caller and by helpers. A helper that comes late finds none left: nobody waits
 // for it, and it never touches the body, which lives no longer than the call.
@@ -37,10 +53,11 @@ class Work : public std::enable_shared_from_this<Work> {
   // what one of them threw.
   void Run(int count, int limit);
 
-  // What a helper does: wakes some others, and takes units until none is left.
-  void TakePart();
+  // What a helper does: calculates as the caller does, wakes some others, and takes units until none is left.
+  void Help();
 
  private:
+  void TakePart();
   void Wake();
   void AwaitOthers();
 
@@ -50,6 +67,7 @@ class Work : public std::enable_shared_from_this<Work> {
   std::vector<Helper*> helpers_;
   std::atomic<size_t> to_wake_{0};
   cpu_set_t allowed_;
+  const FloatMode float_mode_ = CurrentFloatMode();
   std::mutex mutex_;
   std::condition_variable done_;
   std::exception_ptr failed_;
@@ -119,19 +137,19 @@ class Helpers {
   static Helpers& OfProcess() { return *Current(); }
 
   // `count` of those that sleep, and new ones where there are fewer; fewer where more than `limit` would be busy, and
-  // then others come when they are done elsewhere, until Close.
-  std::vector<Helper*> Take(int count, int limit, const std::shared_ptr<Work>& work) {
+  // then others come when they are done elsewhere, until Close. They may come before this returns, and read `taken`,
+  // which is therefore filled before the work is open.
+  void Take(int count, int limit, const std::shared_ptr<Work>& work, std::vector<Helper*>* taken) {
     std::lock_guard<std::mutex> lock(mutex_);
     const size_t wanted = static_cast<size_t>(std::max(0, std::min(count, limit - busy_)));
     while (asleep_.size() < wanted) {
       asleep_.reserve(asleep_.size() + 1);  // so that what is made is kept
       asleep_.push_back(new Helper);
     }
+    taken->assign(asleep_.end() - static_cast<ptrdiff_t>(wanted), asleep_.end());
     if (static_cast<int>(wanted) < count) open_.push_back({work, count - static_cast<int>(wanted)});
-    const std::vector<Helper*> taken(asleep_.end() - static_cast<ptrdiff_t>(wanted), asleep_.end());
     asleep_.resize(asleep_.size() - wanted);
     busy_ += static_cast<int>(wanted);
-    return taken;
   }
 
   // What a helper that is done may go on with; null where it may sleep.
@@ -192,7 +210,7 @@ void* Helper::Loop(void* self_ptr) {
     std::shared_ptr<Work> work = self.Next();
     if (CPU_COUNT(&work->allowed()) > 0) sched_setaffinity(0, sizeof(cpu_set_t), &work->allowed());
     while (work) {
-      work->TakePart();
+      work->Help();
       work = Helpers::OfProcess().Return(&self);
     }
   }
@@ -200,7 +218,7 @@ void* Helper::Loop(void* self_ptr) {
 
 void Work::Run(int count, int limit) {
   Helpers& all = Helpers::OfProcess();
-  helpers_ = all.Take(count, limit, shared_from_this());
+  all.Take(count, limit, shared_from_this(), &helpers_);
   TakePart();
   all.Close(this);
   AwaitOthers();
@@ -211,6 +229,13 @@ void Work::Run(int count, int limit) {
     if (std::shared_ptr<Work> other = all.Return(helpers_[i])) helpers_[i]->Give(std::move(other));
   }
   if (failed_) std::rethrow_exception(failed_);
+}
+
+void Work::Help() {
+  const FloatMode own = CurrentFloatMode();
+  SetFloatMode(float_mode_);
+  TakePart();
+  SetFloatMode(own);
 }
 
 void Work::TakePart() {

@@ -1,6 +1,8 @@
 // What every *_tf.cc needs: translating types, errors and threads between TensorFlow and the kernels.
 #pragma once
 
+#include <initializer_list>
+
 #include "common/check.h"
 #include "common/dtypes.h"
 #include "common/parallel.h"
@@ -27,6 +29,22 @@ inline DType FromTensorFlow(tensorflow::DataType type) {
 template <typename... Parts>
 absl::Status Invalid(const Parts&... parts) {
   return absl::InvalidArgumentError(Concat(parts...));
+}
+
+// The shape of these sizes, unless they are too large for one: ids of shape (2^62, 0) take no memory.
+inline absl::Status ShapeOf(std::initializer_list<int64_t> sizes, tensorflow::TensorShape* shape) {
+  return tensorflow::TensorShape::BuildTensorShape(sizes, shape);
+}
+
+// Runs `body` and returns what the kernels throw about arguments as a status.
+template <typename Body>
+absl::Status Checked(Body&& body) {
+  try {
+    body();
+  } catch (const InvalidArgument& error) {
+    return Invalid(error.what());
+  }
+  return absl::OkStatus();
 }
 
 // Runs `body` and turns what the kernels throw into the op's status.

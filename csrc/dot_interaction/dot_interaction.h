@@ -51,6 +51,7 @@ struct Interaction {
 
 // Throws InvalidArgument if sizes are out of range.
 void CheckInteraction(const Interaction& interaction);
+void CheckPadTo(int64_t pad_to);
 
 void DotInteraction(const Interaction& interaction, Threads& threads);
 void DotInteractionGradient(const Interaction& interaction, Threads& threads);

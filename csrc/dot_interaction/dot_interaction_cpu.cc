@@ -159,6 +159,10 @@ int64_t Interaction::width() const {
   return (width + pad_to - 1) / pad_to * pad_to;
 }
 
+void CheckPadTo(int64_t pad_to) {
+  Check(pad_to >= 1 && pad_to <= 1024, "pad_to must be in [1, 1024]. Received: ", pad_to);
+}
+
 void CheckInteraction(const Interaction& call) {
   Check(!call.parts.empty(), "features must hold at least one tensor. Received: none");
   for (const InteractionPart& part : call.parts) {
@@ -168,7 +172,7 @@ void CheckInteraction(const Interaction& call) {
         " together. Received: ", call.features());
   Check(call.dim >= 1 && call.dim <= kMaxInteractionDim, "dim must be in [1, ", kMaxInteractionDim,
         "]. Received: ", call.dim);
-  Check(call.pad_to >= 1 && call.pad_to <= 1024, "pad_to must be in [1, 1024]. Received: ", call.pad_to);
+  CheckPadTo(call.pad_to);
 }
 
 void DotInteraction(const Interaction& call, Threads& threads) {

@@ -44,8 +44,9 @@ class PythonInteraction {
     CheckInteraction(call);
   }
 
-  void* Output(const py::object& object, const std::string& name) {
-    const Array& output = Keep(object, name);
+  // The output, or its gradient.
+  void* Output(const py::object& object, const std::string& name, Access access) {
+    const Array& output = Keep(object, name, access);
     Check(output.FloatDType() == call.dtype && output.shape() == std::vector<int64_t>({call.batch, call.width()}), name,
           " must have the dtype of the features and shape (", call.batch, ", ", call.width(), ")");
     return output.data();
@@ -55,7 +56,7 @@ class PythonInteraction {
     Check(py::len(grads) == call.parts.size(),
           "grads must hold one array for each of features. Received: ", py::len(grads));
     for (size_t p = 0; p < call.parts.size(); ++p) {
-      const Array& grad = Keep(grads[p], Concat("grads[", p, "]"));
+      const Array& grad = Keep(grads[p], Concat("grads[", p, "]"), Access::kWrite);
       Check(grad.FloatDType() == call.dtype && grad.shape() == arrays_[p]->shape(), grad.name(),
             " must have the dtype and shape of features[", p, "]");
       call.parts[p].grad = grad.data();
@@ -67,8 +68,8 @@ class PythonInteraction {
   Interaction call{};
 
  private:
-  const Array& Keep(py::handle object, const std::string& name) {
-    arrays_.push_back(std::make_unique<Array>(object, name));
+  const Array& Keep(py::handle object, const std::string& name, Access access = Access::kRead) {
+    arrays_.push_back(std::make_unique<Array>(object, name, access));
     Check(arrays_.back()->on_cuda() == on_cuda(), name, " must lie on the same device as features[0]");
     return *arrays_.back();
   }
@@ -79,7 +80,7 @@ class PythonInteraction {
 void Forward(const py::list& features, const py::object& output, const std::string& order, bool self_interaction,
              bool concat_first, int64_t pad_to, bool tf32, [[maybe_unused]] uintptr_t stream, int num_threads) {
   PythonInteraction python(features, order, self_interaction, concat_first, pad_to, tf32);
-  python.call.output = python.Output(output, "output");
+  python.call.output = python.Output(output, "output", Access::kWrite);
   py::gil_scoped_release release;
   if (!python.on_cuda()) {
     StdThreads threads(num_threads);
@@ -97,7 +98,7 @@ void Grad(const py::list& features, const py::object& grad, const py::list& grad
           bool self_interaction, bool concat_first, int64_t pad_to, bool tf32, [[maybe_unused]] uintptr_t stream,
           int num_threads) {
   PythonInteraction python(features, order, self_interaction, concat_first, pad_to, tf32);
-  python.call.grad = python.Output(grad, "grad");
+  python.call.grad = python.Output(grad, "grad", Access::kRead);
   python.Gradients(grads);
   py::gil_scoped_release release;
   if (!python.on_cuda()) {

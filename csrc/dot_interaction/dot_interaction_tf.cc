@@ -34,6 +34,7 @@ absl::Status OutputShape(InferenceContext* c) {
   TF_RETURN_IF_ERROR(c->GetAttr("self_interaction", &call.self_interaction));
   TF_RETURN_IF_ERROR(c->GetAttr("concat_first", &call.concat_first));
   TF_RETURN_IF_ERROR(c->GetAttr("pad_to", &call.pad_to));
+  TF_RETURN_IF_ERROR(Checked([&] { CheckPadTo(call.pad_to); }));
   DimensionHandle batch = c->UnknownDim(), dim = c->UnknownDim();
   bool known = true;
   for (int i = 0; i < n; ++i) {

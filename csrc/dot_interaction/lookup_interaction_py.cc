@@ -14,7 +14,7 @@ class LookupArrays {
  public:
   LookupArrays(const py::list& tables, const py::list& ids, const std::vector<int>& table_of_feature,
                const std::vector<std::string>& combiners, const std::vector<std::optional<int64_t>>& padding_ids,
-               const py::object& first, const py::object& packed, const std::string& packed_name,
+               const py::object& first, const py::object& packed, const std::string& packed_name, Access packed_access,
                const py::dict& options) {
     Check(py::len(ids) > 0, "ids must hold at least one array. Received: none");
     py::list none(py::len(ids));
@@ -38,7 +38,7 @@ class LookupArrays {
         *flag = py::cast<bool>(value);
       }
     }
-    const Array& output = arrays_->Keep(packed, packed_name);
+    const Array& output = arrays_->Keep(packed, packed_name, packed_access);
     call.dtype = bags.output_dtype = output.FloatDType();
     call.batch = bags.features[0].num_bags;
     call.dim = bags.tables[bags.features[0].table].dim;
@@ -48,7 +48,7 @@ class LookupArrays {
       Check(bags.tables[bags.features[f].table].dim == call.dim, "Tables must have dim ", call.dim,
             ". Received: ", bags.tables[bags.features[f].table].dim);
     }
-    if (!first.is_none()) call.parts.push_back({Checked(first, "first", 1), nullptr, 1});
+    if (!first.is_none()) call.parts.push_back({Checked(first, "first", 1, Access::kRead), nullptr, 1});
     call.parts.push_back({nullptr, nullptr, static_cast<int64_t>(bags.features.size())});
     CheckInteraction(call);
     Check(output.shape() == std::vector<int64_t>({call.batch, call.width()}), packed_name, " must have shape (",
@@ -86,8 +86,8 @@ class LookupArrays {
   Interaction call{};
 
  private:
-  void* Checked(const py::object& object, const std::string& name, int64_t features) {
-    const Array& array = arrays_->Keep(object, name);
+  void* Checked(const py::object& object, const std::string& name, int64_t features, Access access = Access::kWrite) {
+    const Array& array = arrays_->Keep(object, name, access);
     Check(array.FloatDType() == call.dtype && array.shape() == std::vector<int64_t>({call.batch, features * call.dim}),
           name, " must have dtype ", NameOf(call.dtype), " and shape (", call.batch, ", ", features * call.dim, ")");
     return array.data();
@@ -103,7 +103,8 @@ void Forward(const py::list& tables, const py::list& ids, const std::vector<int>
              const std::vector<std::string>& combiners, const std::vector<std::optional<int64_t>>& padding_ids,
              const py::object& output, const py::object& first, const py::object& vectors,
              [[maybe_unused]] uintptr_t stream, int num_threads, const py::kwargs& options) {
-  LookupArrays python(tables, ids, table_of_feature, combiners, padding_ids, first, output, "output", options);
+  LookupArrays python(tables, ids, table_of_feature, combiners, padding_ids, first, output, "output", Access::kWrite,
+                      options);
   python.call.output = python.packed();
   python.UseVectors(vectors);
   py::gil_scoped_release release;
@@ -124,7 +125,8 @@ void Grad(const py::list& tables, const py::list& ids, const std::vector<int>& t
           const std::vector<std::string>& combiners, const std::vector<std::optional<int64_t>>& padding_ids,
           const py::object& grad, const py::object& pooled_grad, const py::object& first, const py::object& first_grad,
           const py::object& vectors, [[maybe_unused]] uintptr_t stream, int num_threads, const py::kwargs& options) {
-  LookupArrays python(tables, ids, table_of_feature, combiners, padding_ids, first, grad, "grad", options);
+  LookupArrays python(tables, ids, table_of_feature, combiners, padding_ids, first, grad, "grad", Access::kRead,
+                      options);
   python.call.grad = python.packed();
   python.Gradients(first_grad, pooled_grad);
   python.UseVectors(vectors);

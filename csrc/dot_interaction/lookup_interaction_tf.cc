@@ -38,19 +38,27 @@ namespace {
       .Attr("tf32: bool = false")                               \
       .Attr("tables_trainable: bool = true")
 
+// Reads and checks the attributes that the shapes of outputs follow from. `parts` is the features alone.
+template <typename Context>
+Status ReadAttributes(Context* c, BagAttributes* bags, Interaction* call) {
+  int first;
+  TF_RETURN_IF_ERROR(bags->Read(c));
+  TF_RETURN_IF_ERROR(c->GetAttr("num_first", &first));
+  TF_RETURN_IF_ERROR(c->GetAttr("dim", &call->dim));
+  TF_RETURN_IF_ERROR(c->GetAttr("self_interaction", &call->self_interaction));
+  TF_RETURN_IF_ERROR(c->GetAttr("concat_first", &call->concat_first));
+  TF_RETURN_IF_ERROR(c->GetAttr("pad_to", &call->pad_to));
+  call->parts = {{nullptr, nullptr, int64_t{bags->num_features} + first}};
+  return Checked([&] { CheckInteraction(*call); });
+}
+
 REGISTER_OP("MerlinLookupInteraction")
 MERLIN_LOOKUP_INTERACTION.Output("output: Tout").SetIsStateful().SetShapeFn([](InferenceContext* c) {
+  BagAttributes bags;
   Interaction call{};
-  int features, first;
-  TF_RETURN_IF_ERROR(c->GetAttr("num_features", &features));
-  TF_RETURN_IF_ERROR(c->GetAttr("num_first", &first));
-  TF_RETURN_IF_ERROR(c->GetAttr("dim", &call.dim));
-  TF_RETURN_IF_ERROR(c->GetAttr("self_interaction", &call.self_interaction));
-  TF_RETURN_IF_ERROR(c->GetAttr("concat_first", &call.concat_first));
-  TF_RETURN_IF_ERROR(c->GetAttr("pad_to", &call.pad_to));
-  call.parts.push_back({nullptr, nullptr, features + first});
+  TF_RETURN_IF_ERROR(ReadAttributes(c, &bags, &call));
   DimensionHandle batch;
-  TF_RETURN_IF_ERROR(NumBagsOf(c, 0, &batch));  // which all features have
+  TF_RETURN_IF_ERROR(NumBagsOf(c, bags, 0, &batch));  // which all features have
   c->set_output(0, c->Matrix(batch, c->MakeDim(call.width())));
   return absl::OkStatus();
 });
@@ -61,15 +69,14 @@ MERLIN_LOOKUP_INTERACTION.Input("grad: Tout")
     .Output("pooled_grad: Tout")
     .SetIsStateful()
     .SetShapeFn([](InferenceContext* c) {
-      int64_t dim;
-      int features, first;
-      TF_RETURN_IF_ERROR(c->GetAttr("num_features", &features));
-      TF_RETURN_IF_ERROR(c->GetAttr("num_first", &first));
-      TF_RETURN_IF_ERROR(c->GetAttr("dim", &dim));
+      BagAttributes bags;
+      Interaction call{};
+      TF_RETURN_IF_ERROR(ReadAttributes(c, &bags, &call));
+      const int64_t first = call.features() - bags.num_features;
       DimensionHandle batch;
-      TF_RETURN_IF_ERROR(NumBagsOf(c, 0, &batch));  // which all features have
-      for (int i = 0; i < first; ++i) c->set_output(i, c->Matrix(batch, c->MakeDim(dim)));
-      c->set_output(first, c->Matrix(batch, c->MakeDim(features * dim)));
+      TF_RETURN_IF_ERROR(NumBagsOf(c, bags, 0, &batch));  // which all features have
+      for (int i = 0; i < first; ++i) c->set_output(i, c->Matrix(batch, c->MakeDim(call.dim)));
+      c->set_output(first, c->Matrix(batch, c->MakeDim(bags.num_features * call.dim)));
       return absl::OkStatus();
     });
 
@@ -80,11 +87,10 @@ class LookupInteractionKernel : public BagKernel {
     tensorflow::DataType output_type;
     OP_REQUIRES_OK(ctx, ctx->GetAttr("Tout", &output_type));
     OP_REQUIRES_OK(ctx, ctx->GetAttr("order", &order));
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("dim", &interaction_.dim));
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("self_interaction", &interaction_.self_interaction));
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("concat_first", &interaction_.concat_first));
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("pad_to", &interaction_.pad_to));
     OP_REQUIRES_OK(ctx, ctx->GetAttr("tf32", &interaction_.tf32));
+    BagAttributes bags;
+    OP_REQUIRES_OK(ctx, ReadAttributes(ctx, &bags, &interaction_));
+    interaction_.parts.clear();
     interaction_.dtype = FromTensorFlow(output_type);
     output_type_ = output_type;
     interaction_.order = PairOrderFrom(order);
@@ -98,6 +104,7 @@ class LookupInteractionKernel : public BagKernel {
     if (!ctx->status().ok()) throw InvalidArgument(std::string(ctx->status().message()));
     BagBatch& bags = call->batch;
     bags.output_dtype = interaction.dtype;
+    CheckBatch(bags);  // fewer than 2^32 bags, so that all shapes can be said
     interaction.batch = bags.features[0].num_bags;
     for (size_t f = 0; f < bags.features.size(); ++f) {
       Check(bags.features[f].num_bags == interaction.batch,

@@ -17,8 +17,8 @@ Combiner CombinerFrom(const std::string& name) {
 
 }  // namespace
 
-const Array& BagArrays::Keep(py::handle object, const std::string& name) {
-  arrays.push_back(std::make_unique<Array>(object, name));
+const Array& BagArrays::Keep(py::handle object, const std::string& name, Access access) {
+  arrays.push_back(std::make_unique<Array>(object, name, access));
   const Array& array = *arrays.back();
   Check(array.on_cuda() == on_cuda || arrays.size() == 1, name, " must lie on the same device as the tables");
   on_cuda = array.on_cuda();
@@ -28,7 +28,7 @@ const Array& BagArrays::Keep(py::handle object, const std::string& name) {
 std::unique_ptr<BagArrays> ReadBags(const py::list& tables, const py::list& ids, const py::list& row_splits,
                                     const py::list& weights, const std::vector<int>& table_of_feature,
                                     const std::vector<std::string>& combiners,
-                                    const std::vector<std::optional<int64_t>>& padding_ids) {
+                                    const std::vector<std::optional<int64_t>>& padding_ids, Access tables_access) {
   auto call = std::make_unique<BagArrays>();
   BagBatch& batch = call->batch;
   const size_t n = py::len(ids);
@@ -38,7 +38,7 @@ std::unique_ptr<BagArrays> ReadBags(const py::list& tables, const py::list& ids,
         py::len(row_splits), ", ", py::len(weights), ", ", table_of_feature.size(), ", ", combiners.size(), " and ",
         padding_ids.size(), " for ", n, " features");
   for (size_t t = 0; t < py::len(tables); ++t) {
-    const Array& table = call->Keep(tables[t], Concat("tables[", t, "]"));
+    const Array& table = call->Keep(tables[t], Concat("tables[", t, "]"), tables_access);
     table.RequireRank(2);
     if (t == 0) batch.table_dtype = table.FloatDType();
     Check(table.FloatDType() == batch.table_dtype, "tables must have one dtype. Received: ", NameOf(batch.table_dtype),

@@ -21,13 +21,14 @@ struct BagArrays {
   bool on_cuda = false;
 
   // Throws InvalidArgument, as all of this does, unless it lies where the first one does.
-  const Array& Keep(pybind11::handle object, const std::string& name);
+  const Array& Keep(pybind11::handle object, const std::string& name, Access access = Access::kRead);
 };
 
 // The features' outputs and gradients are left empty.
 std::unique_ptr<BagArrays> ReadBags(const pybind11::list& tables, const pybind11::list& ids,
                                     const pybind11::list& row_splits, const pybind11::list& weights,
                                     const std::vector<int>& table_of_feature, const std::vector<std::string>& combiners,
-                                    const std::vector<std::optional<int64_t>>& padding_ids);
+                                    const std::vector<std::optional<int64_t>>& padding_ids,
+                                    Access tables_access = Access::kRead);
 
 }  // namespace merlin

@@ -42,8 +42,10 @@ void SortByRow(Entry* entries, Entry* scratch, int64_t count, int bits) {
 
 }  // namespace
 
-BagEntries::BagEntries(const BagBatch& batch, Threads& threads) : batch_(batch) {
+BagEntries::BagEntries(const BagBatch& given, Threads& threads) : batch_(given) {
+  const BagBatch& batch = batch_;
   CheckBatch(batch);
+  KeepRowSplits();
   CheckRowSplits(batch);
   row_base_ = {0};
   for (const BagTable& table : batch.tables) row_base_.push_back(row_base_.back() + table.num_rows);
@@ -75,29 +77,53 @@ BagEntries::BagEntries(const BagBatch& batch, Threads& threads) : batch_(batch) 
   low_bits_ = std::max(0, row_bits - kPartitionBits);
   const int64_t partitions = (row_base_.back() >> low_bits_) + 1, bags = bag_base_.back();
   const int64_t shares = std::max<int64_t>(1, std::min<int64_t>(bags, kSharesAThread * threads.count()));
-  std::vector<int64_t> place(shares * partitions);
+  std::vector<int64_t> left(shares * partitions), counted(shares);  // to be dealt, by share and partition
   FirstError error;
   const auto for_shares = [&](int64_t nanoseconds_an_id, const auto& body) {
     threads.For(shares, nanoseconds_an_id * (ids / shares + 1), [&](int64_t begin, int64_t end) {
       for (int64_t share = begin; share < end; ++share) {
-        body(bags * share / shares, bags * (share + 1) / shares, place.data() + share * partitions);
+        body(bags * share / shares, bags * (share + 1) / shares, share);
       }
     });
     error.ThrowIfSet();
   };
-  for_shares(2, [&](int64_t begin, int64_t end, int64_t* counts) { Count(begin, end, counts, error); });
+  for_shares(2, [&](int64_t begin, int64_t end, int64_t share) {
+    counted[share] = Count(begin, end, left.data() + share * partitions, error);
+  });
   partition_begin_ = {0};
   int64_t filled = 0;
+  std::unique_ptr<int64_t[]> place_end(new int64_t[shares * partitions]);
   for (int64_t p = 0; p < partitions; ++p) {
-    for (int64_t share = 0; share < shares; ++share) filled += std::exchange(place[share * partitions + p], filled);
+    for (int64_t share = 0; share < shares; ++share) {
+      place_end[share * partitions + p] = filled += left[share * partitions + p];
+    }
     partition_begin_.push_back(filled);
   }
   entries_.reset(new Entry[filled]);
-  for_shares(4, [&](int64_t begin, int64_t end, int64_t* places) { Deal(begin, end, places, error); });
+  for_shares(4, [&](int64_t begin, int64_t end, int64_t share) {
+    const int64_t first = share * partitions;
+    const int64_t dealt = Deal(begin, end, left.data() + first, place_end.get() + first, error);
+    if (dealt != counted[share] && !error) SetChanged(error);
+  });
 }
 
-void BagEntries::Count(int64_t begin, int64_t end, int64_t* counts, FirstError& error) const {
+void BagEntries::KeepRowSplits() {
+  int64_t size = 0;
+  for (const BagFeature& feature : batch_.features) size += feature.row_splits ? feature.num_bags + 1 : 0;
+  row_splits_.reset(new int64_t[size]);
+  int64_t* next = row_splits_.get();
+  for (BagFeature& feature : batch_.features) {
+    if (feature.row_splits) next = std::copy_n(std::exchange(feature.row_splits, next), feature.num_bags + 1, next);
+  }
+}
+
+void BagEntries::SetChanged(FirstError& error) {
+  error.Set("Ids must stay as they are until the call returns. Received: ids that changed while they were read");
+}
+
+int64_t BagEntries::Count(int64_t begin, int64_t end, int64_t* counts, FirstError& error) const {
   BagReader::Block block;
+  int64_t total = 0;
   ForBags(bag_base_, begin, end, [&](int f, int64_t first, int64_t last) {
     const BagReader reader(batch_, f);
     const int64_t base = row_base_[batch_.features[f].table];
@@ -105,11 +131,14 @@ void BagEntries::Count(int64_t begin, int64_t end, int64_t* counts, FirstError& 
       next = reader.Read(next, last, &block, error);
       if (error) return;
       for (const int64_t row : block.rows) ++counts[(base + row) >> low_bits_];
+      total += static_cast<int64_t>(block.rows.size());
     }
   });
+  return total;
 }
 
-void BagEntries::Deal(int64_t begin, int64_t end, int64_t* places, FirstError& error) {
+int64_t BagEntries::Deal(int64_t begin, int64_t end, int64_t* left, const int64_t* place_ends, FirstError& error) {
+  int64_t total = 0;
   BagReader::Block block;
   std::vector<float> largest;
   ForBags(bag_base_, begin, end, [&](int f, int64_t first, int64_t last) {
@@ -117,28 +146,40 @@ void BagEntries::Deal(int64_t begin, int64_t end, int64_t* places, FirstError& e
     const BagTable& table = batch_.tables[feature.table];
     const int64_t base = row_base_[feature.table];
     const BagReader reader(batch_, f);
+    const bool is_max = feature.combiner == Combiner::kMax;
+    const auto first_bag = static_cast<uint32_t>(bag_base_[f]);
+    // Copies, for an entry that is written could be any of them for all that the compiler knows.
+    Entry* const entries = entries_.get();
+    int64_t* const left_in = left;
+    const int64_t* const end_of = place_ends;
+    const int low_bits = low_bits_;
     largest.resize(table.dim);
     for (int64_t next = first; next < last && !error;) {
       next = reader.Read(next, last, &block, error);
       if (error) return;
+      const float* const weights = block.weights;
       for (const BagReader::Bag& bag : block.bags) {
-        const bool is_max = feature.combiner == Combiner::kMax;
-        if (is_max) {
-          MaxOfRows(batch_, table, block.rows.data() + bag.begin, bag.count, largest.data(),
-                    winners_[f].data() + bag.bag * table.dim);
-        }
-        for (int64_t i = 0; i < bag.count; ++i) {
-          const int64_t row = base + block.rows[bag.begin + i];
-          Entry entry{row, static_cast<uint32_t>(bag_base_[f] + bag.bag), bag.scale * block.WeightOf(bag.begin + i)};
+        const int64_t* const rows = block.rows.data() + bag.begin;
+        const uint32_t own_bag = first_bag + static_cast<uint32_t>(bag.bag);
+        const int64_t count = bag.count, begin_of_bag = bag.begin;
+        const float scale = bag.scale;
+        if (is_max) MaxOfRows(batch_, table, rows, count, largest.data(), winners_[f].data() + bag.bag * table.dim);
+        for (int64_t i = 0; i < count; ++i) {
+          const int64_t row = base + rows[i], partition = row >> low_bits, missing = left_in[partition];
+          if (missing == 0) return SetChanged(error);
+          left_in[partition] = missing - 1;
+          Entry entry{row, own_bag, weights ? scale * weights[begin_of_bag + i] : scale};
           if (is_max) {
             const int32_t own = static_cast<int32_t>(i);
             std::memcpy(&entry.coef, &own, 4);
           }
-          entries_[places[row >> low_bits_]++] = entry;
+          entries[end_of[partition] - missing] = entry;
         }
       }
+      total += static_cast<int64_t>(block.rows.size());
     }
   });
+  return total;
 }
 
 void BagEntries::Sort(int64_t partition, std::vector<Entry>* buffer, std::vector<int64_t>* runs) {

@@ -46,11 +46,16 @@ class BagEntries {
  private:
   int FeatureOf(uint32_t bag, int table) const;
   // Of the bags [begin, end) of all features: the number of their entries in each partition; and puts them there, each
-  // at its partition's next place.
-  void Count(int64_t begin, int64_t end, int64_t* counts, FirstError& error) const;
-  void Deal(int64_t begin, int64_t end, int64_t* places, FirstError& error);
+  // at its partition's next place, of which `left` end at `place_ends`. Both read the ids, which somebody may change in
+  // between: none is put anywhere else. They return how many entries there were.
+  int64_t Count(int64_t begin, int64_t end, int64_t* counts, FirstError& error) const;
+  int64_t Deal(int64_t begin, int64_t end, int64_t* left, const int64_t* place_ends, FirstError& error);
+  static void SetChanged(FirstError& error);
+  // Has the batch read a copy of its row_splits, which nobody changes once they are checked.
+  void KeepRowSplits();
 
-  const BagBatch& batch_;
+  BagBatch batch_;
+  std::unique_ptr<int64_t[]> row_splits_;
   std::vector<int64_t> row_base_;     // first row of each table in Entry::row
   std::vector<int64_t> bag_base_;     // first bag of each feature in Entry::bag
   std::vector<int> only_feature_;     // of each table: the feature that reads it, or -1 for several

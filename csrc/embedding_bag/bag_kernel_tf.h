@@ -1,6 +1,9 @@
 // The part that the TensorFlow ops over bags share: attributes, inputs, variables.
 #pragma once
 
+#include <algorithm>
+#include <functional>
+#include <limits>
 #include <memory>
 #include <string>
 #include <utility>
@@ -30,28 +33,66 @@ using tensorflow::shape_inference::DimensionHandle;
 using tensorflow::shape_inference::InferenceContext;
 using tensorflow::shape_inference::ShapeHandle;
 
+// The attributes that say what the features read. Nodes of an edited SavedModel may have any: shape functions and
+// kernels look at them first.
+struct BagAttributes {
+  int num_tables, num_features, num_splits, num_weights;
+  std::vector<int> table_of_feature, splits_of_feature, weights_of_feature;
+  std::vector<std::string> combiners, names;
+  std::vector<int64_t> padding_ids;
+
+  template <typename Context>
+  Status Read(Context* c) {
+    TF_RETURN_IF_ERROR(c->GetAttr("num_tables", &num_tables));
+    TF_RETURN_IF_ERROR(c->GetAttr("num_features", &num_features));
+    TF_RETURN_IF_ERROR(c->GetAttr("num_splits", &num_splits));
+    TF_RETURN_IF_ERROR(c->GetAttr("num_weights", &num_weights));
+    TF_RETURN_IF_ERROR(ReadList(c, "table_of_feature", &table_of_feature));
+    TF_RETURN_IF_ERROR(ReadList(c, "splits_of_feature", &splits_of_feature));
+    TF_RETURN_IF_ERROR(ReadList(c, "weights_of_feature", &weights_of_feature));
+    TF_RETURN_IF_ERROR(ReadList(c, "combiners", &combiners));
+    TF_RETURN_IF_ERROR(ReadList(c, "padding_ids", &padding_ids));
+    TF_RETURN_IF_ERROR(ReadList(c, "names", &names));
+    TF_RETURN_IF_ERROR(CheckRange("table_of_feature", table_of_feature, 0, num_tables));
+    TF_RETURN_IF_ERROR(CheckRange("splits_of_feature", splits_of_feature, -1, num_splits));
+    TF_RETURN_IF_ERROR(CheckRange("weights_of_feature", weights_of_feature, -1, num_weights));
+    std::vector<int> readers(num_weights);
+    for (const int w : weights_of_feature) {
+      if (w >= 0 && ++readers[w] > 1)
+        return Invalid("weights_of_feature must name weights once. Received: ", w, " twice");
+    }
+    return absl::OkStatus();
+  }
+
+  // An attribute with one entry a feature.
+  template <typename Context, typename T>
+  Status ReadList(Context* c, const char* name, std::vector<T>* list) const {
+    TF_RETURN_IF_ERROR(c->GetAttr(name, list));
+    if (list->size() == static_cast<size_t>(num_features)) return absl::OkStatus();
+    return Invalid(name, " must have ", num_features, " entries. Received: ", list->size());
+  }
+
+  // Whether entries are in [from, end).
+  static Status CheckRange(const char* name, const std::vector<int>& list, int from, int end) {
+    for (const int entry : list) {
+      if (entry < from || entry >= end) {
+        return Invalid(name, " must be in [", from, ", ", end, "). Received: ", entry);
+      }
+    }
+    return absl::OkStatus();
+  }
+};
+
 // For shape functions: the number of a feature's bags, from its dense block of ids or from its row_splits.
-inline Status NumBagsOf(InferenceContext* c, int feature, DimensionHandle* num_bags) {
-  int num_tables, num_features, num_splits;
-  std::vector<int> splits_of_feature;
-  TF_RETURN_IF_ERROR(c->GetAttr("num_tables", &num_tables));
-  TF_RETURN_IF_ERROR(c->GetAttr("num_features", &num_features));
-  TF_RETURN_IF_ERROR(c->GetAttr("num_splits", &num_splits));
-  TF_RETURN_IF_ERROR(c->GetAttr("splits_of_feature", &splits_of_feature));
-  if (static_cast<int>(splits_of_feature.size()) != num_features) {
-    return Invalid("splits_of_feature must have ", num_features, " entries. Received: ", splits_of_feature.size());
-  }
-  const int splits = splits_of_feature[feature];
-  if (splits >= num_splits) {
-    return Invalid("splits_of_feature must be below ", num_splits, ", the number of row_splits. Received: ", splits);
-  }
+inline Status NumBagsOf(InferenceContext* c, const BagAttributes& bags, int feature, DimensionHandle* num_bags) {
+  const int splits = bags.splits_of_feature[feature];
   ShapeHandle ids, row_splits;
-  TF_RETURN_IF_ERROR(c->WithRank(c->input(num_tables + feature), splits < 0 ? 2 : 1, &ids));
+  TF_RETURN_IF_ERROR(c->WithRank(c->input(bags.num_tables + feature), splits < 0 ? 2 : 1, &ids));
   if (splits < 0) {
     *num_bags = c->Dim(ids, 0);
     return absl::OkStatus();
   }
-  TF_RETURN_IF_ERROR(c->WithRank(c->input(num_tables + num_features + splits), 1, &row_splits));
+  TF_RETURN_IF_ERROR(c->WithRank(c->input(bags.num_tables + bags.num_features + splits), 1, &row_splits));
   return c->Subtract(c->Dim(row_splits, 0), 1, num_bags);
 }
 
@@ -68,52 +109,57 @@ class BagKernel : public OpKernel {
  public:
   explicit BagKernel(OpKernelConstruction* ctx, bool changes_tables = false)
       : OpKernel(ctx), changes_tables_(changes_tables) {
-    std::vector<std::string> combiners;
     tensorflow::DataType ids_type, table_type;
     OP_REQUIRES_OK(ctx, ctx->GetAttr("T", &table_type));
     OP_REQUIRES_OK(ctx, ctx->GetAttr("Tids", &ids_type));
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("table_of_feature", &table_of_feature_));
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("splits_of_feature", &splits_of_feature_));
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("weights_of_feature", &weights_of_feature_));
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("combiners", &combiners));
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("padding_ids", &padding_ids_));
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("names", &names_));
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("num_tables", &num_tables_));
-    const size_t n = table_of_feature_.size();
-    OP_REQUIRES(ctx,
-                splits_of_feature_.size() == n && weights_of_feature_.size() == n && combiners.size() == n &&
-                    padding_ids_.size() == n && names_.size() == n,
-                Invalid("Each attribute of features must have ", n, " entries"));
-    for (const std::string& name : combiners) combiners_.push_back(CombinerFrom(name));
+    BagAttributes bags;
+    OP_REQUIRES_OK(ctx, bags.Read(ctx));
+    for (const std::string& name : bags.combiners) combiners_.push_back(CombinerFrom(name));
+    num_tables_ = bags.num_tables;
+    table_of_feature_ = std::move(bags.table_of_feature);
+    splits_of_feature_ = std::move(bags.splits_of_feature);
+    weights_of_feature_ = std::move(bags.weights_of_feature);
+    padding_ids_ = std::move(bags.padding_ids);
+    names_ = std::move(bags.names);
     table_dtype_ = FromTensorFlow(table_type);
     ids_are_int64_ = ids_type == tensorflow::DT_INT64;
     table_type_ = table_type;
   }
 
  protected:
-  // Keeps the variables of one call alive and, on a CPU, locked for reading.
+  // Keeps the variables of one call alive and locked.
   struct Call {
     BagBatch batch;
     HugePages huge_pages;
-    std::vector<tensorflow::core::RefCountPtr<tensorflow::Var>> variables;
+    std::vector<tensorflow::core::RefCountPtr<tensorflow::Var>> variables;  // of the resource inputs, in their order
     std::vector<std::unique_ptr<tensorflow::tf_shared_lock>> read_locks;
     std::vector<std::unique_ptr<tensorflow::mutex_lock>> write_locks;
 
-    // Looks the variable of an input up and locks it, once if it comes again.
-    Status Open(OpKernelContext* ctx, int input, bool for_writing) {
-      tensorflow::core::RefCountPtr<tensorflow::Var> variable;
-      TF_RETURN_IF_ERROR(tensorflow::LookupResource(ctx, tensorflow::HandleFromInput(ctx, input), &variable));
-      bool again = false;
-      for (const auto& earlier : variables) again |= earlier.get() == variable.get();
-      if (again && for_writing) {
-        return Invalid("A variable may be passed once to an op that changes it. Received: input ", input, " again");
+    // Looks all variables up, then locks each once, in the order of the mutexes' addresses, as TensorFlow's own ops
+    // with several variables do: ops that name the same ones in another order never wait for each other in a circle.
+    Status Open(OpKernelContext* ctx, bool for_writing) {
+      using Mutex = decltype(std::declval<tensorflow::Var&>().mu());
+      std::vector<Mutex> mutexes;
+      for (int i = 0; i < ctx->num_inputs(); ++i) {
+        if (ctx->input_dtype(i) != tensorflow::DT_RESOURCE) continue;
+        tensorflow::core::RefCountPtr<tensorflow::Var> variable;
+        TF_RETURN_IF_ERROR(tensorflow::LookupResource(ctx, tensorflow::HandleFromInput(ctx, i), &variable));
+        const Mutex mutex = variable->mu();
+        if (for_writing && std::find(mutexes.begin(), mutexes.end(), mutex) != mutexes.end()) {
+          return Invalid("A variable may be passed once to an op that changes it. Received: input ", i, " again");
+        }
+        mutexes.push_back(mutex);
+        variables.push_back(std::move(variable));
       }
-      if (!again && for_writing) {
-        write_locks.push_back(std::make_unique<tensorflow::mutex_lock>(*variable->mu()));
-      } else if (!again) {
-        read_locks.push_back(std::make_unique<tensorflow::tf_shared_lock>(*variable->mu()));
+      std::sort(mutexes.begin(), mutexes.end(), std::less<Mutex>());
+      mutexes.erase(std::unique(mutexes.begin(), mutexes.end()), mutexes.end());
+      for (const Mutex mutex : mutexes) {
+        if (for_writing) {
+          write_locks.push_back(std::make_unique<tensorflow::mutex_lock>(*mutex));
+        } else {
+          read_locks.push_back(std::make_unique<tensorflow::tf_shared_lock>(*mutex));
+        }
       }
-      variables.push_back(std::move(variable));
       return absl::OkStatus();
     }
   };
@@ -137,8 +183,6 @@ class BagKernel : public OpKernel {
       feature.table = table_of_feature_[f];
       feature.combiner = combiners_[f];
       feature.padding_id = padding_ids_[f];
-      OP_REQUIRES(ctx, feature.table >= 0 && feature.table < num_tables_,
-                  Invalid("table_of_feature must be in [0, ", num_tables_, "). Received: ", feature.table));
       if (splits_of_feature_[f] < 0) {
         OP_REQUIRES(ctx, values.dims() == 2,
                     Invalid("Ids of feature '", names_[f],
@@ -191,11 +235,11 @@ class BagKernel : public OpKernel {
 
  private:
   Status ReadTables(OpKernelContext* ctx, Call* call) {
+    TF_RETURN_IF_ERROR(call->Open(ctx, changes_tables_));
     for (int t = 0; t < num_tables_; ++t) {
       const Tensor* table;
       if (ctx->input_dtype(t) == tensorflow::DT_RESOURCE) {
-        TF_RETURN_IF_ERROR(call->Open(ctx, t, changes_tables_));
-        table = call->variables.back()->tensor();
+        table = call->variables[t]->tensor();
         if (!OnDevice(ctx)) call->huge_pages.Put(table->data(), static_cast<int64_t>(table->TotalBytes()));
         if (table->dtype() != table_type_) {
           return Invalid("Table ", t, " must have dtype ", tensorflow::DataTypeString(table_type_),
@@ -206,6 +250,9 @@ class BagKernel : public OpKernel {
       }
       if (table->dims() != 2) {
         return Invalid("Table ", t, " must have rank 2 (rows, dim). Received shape: ", table->shape().DebugString());
+      }
+      if (table->dim_size(1) > std::numeric_limits<int32_t>::max()) {  // so that sums of them are numbers
+        return Invalid("Table ", t, " must have fewer than 2^31 columns. Received: ", table->dim_size(1));
       }
       call->batch.tables.push_back({table->data(), table->dim_size(0), table->dim_size(1)});
     }

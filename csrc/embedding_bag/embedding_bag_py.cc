@@ -23,7 +23,8 @@ void Attach(BagArrays* call, const py::list& arrays, const char* name, bool as_o
   for (size_t f = 0; f < n; ++f) {
     BagFeature& feature = batch.features[f];
     const int64_t dim = batch.tables[feature.table].dim;
-    const Array& array = call->Keep(arrays[concat ? 0 : f], Concat(name, "[", concat ? 0 : f, "]"));
+    const Array& array = call->Keep(arrays[concat ? 0 : f], Concat(name, "[", concat ? 0 : f, "]"),
+                                    as_output ? Access::kWrite : Access::kRead);
     array.RequireRank(2);
     if (f == 0) batch.output_dtype = array.FloatDType();
     Check(array.FloatDType() == batch.output_dtype, name, " must have one dtype");
@@ -89,8 +90,8 @@ std::vector<int64_t> Grad(const py::list& tables, const py::list& ids, const py:
   std::vector<void*> id_ptrs, row_ptrs;
   std::vector<int64_t> capacity;
   for (size_t t = 0; t < num_tables; ++t) {
-    const Array& id = call->Keep(unique_ids[t], Concat("unique_ids[", t, "]"));
-    const Array& row = call->Keep(rows[t], Concat("rows[", t, "]"));
+    const Array& id = call->Keep(unique_ids[t], Concat("unique_ids[", t, "]"), Access::kWrite);
+    const Array& row = call->Keep(rows[t], Concat("rows[", t, "]"), Access::kWrite);
     id.RequireRank(1);
     id.RequireDType(batch.ids_are_int64 ? "int64" : "int32");
     row.RequireRank(2);
@@ -103,7 +104,7 @@ std::vector<int64_t> Grad(const py::list& tables, const py::list& ids, const py:
   }
   for (size_t f = 0; f < py::len(weights_grads); ++f) {
     if (weights_grads[f].is_none()) continue;
-    const Array& grad = call->Keep(weights_grads[f], Concat("weights_grads[", f, "]"));
+    const Array& grad = call->Keep(weights_grads[f], Concat("weights_grads[", f, "]"), Access::kWrite);
     Check(f < batch.features.size() && batch.features[f].weights, grad.name(),
           " must belong to a feature with weights");
     grad.RequireDType("float32");
@@ -131,7 +132,7 @@ std::vector<int64_t> Grad(const py::list& tables, const py::list& ids, const py:
   }
 #ifdef MERLIN_WITH_CUDA
   EmbeddingBagGradientCuda gradient(batch);
-  const Array& space = call->Keep(workspace, "workspace");
+  const Array& space = call->Keep(workspace, "workspace", Access::kWrite);
   space.RequireDType("uint8");
   Check(space.size() >= static_cast<int64_t>(gradient.workspace_bytes()), "workspace must have ",
         gradient.workspace_bytes(), " bytes. Received: ", space.size());
@@ -183,7 +184,7 @@ class Update {
   Update(const py::list& tables, const py::list& slots, const py::list& ids, const py::list& row_splits,
          const py::list& weights, const std::vector<int>& table_of_feature, const std::vector<std::string>& combiners,
          const std::vector<std::optional<int64_t>>& padding_ids, const py::list& grads, const py::dict& rule)
-      : call_(ReadBags(tables, ids, row_splits, weights, table_of_feature, combiners, padding_ids)),
+      : call_(ReadBags(tables, ids, row_splits, weights, table_of_feature, combiners, padding_ids, Access::kWrite)),
         rule_(RuleFrom(rule)) {
     Attach(call_.get(), grads, "grads", false);
     const SlotCount count = SlotsOf(rule_.kind);
@@ -196,7 +197,7 @@ class Update {
             " arrays for this rule. Received: ", py::len(own));
       UpdateTable update{const_cast<void*>(table.rows), {nullptr, nullptr}};
       for (int i = 0; i < count.total(); ++i) {
-        const Array& slot = call_->Keep(own[i], Concat("slots[", t, "][", i, "]"));
+        const Array& slot = call_->Keep(own[i], Concat("slots[", t, "][", i, "]"), Access::kWrite);
         slot.RequireDType("float32");
         const int64_t size = i >= count.full ? table.num_rows : table.num_rows * table.dim;
         Check(slot.size() == size, slot.name(), " must have ", size, " elements. Received: ", slot.size());
@@ -229,7 +230,7 @@ class Update {
       return;
     }
 #ifdef MERLIN_WITH_CUDA
-    const Array space(workspace, "workspace");
+    const Array space(workspace, "workspace", Access::kWrite);
     space.RequireDType("uint8");
     Check(space.size() >= static_cast<int64_t>(cuda_->workspace_bytes()), "workspace must have ",
           cuda_->workspace_bytes(), " bytes. Received: ", space.size());

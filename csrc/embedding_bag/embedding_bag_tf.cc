@@ -18,22 +18,28 @@ Status TableShape(InferenceContext* c, bool resource, int t, ShapeHandle* shape)
   return c->WithRank((*handle)[0].shape, 2, shape);
 }
 
+// Beside the attributes of bags: how many outputs there are, which is one where features are concatenated.
+template <typename Context>
+Status CheckOutputs(Context* c, const BagAttributes& bags, bool* concat) {
+  int num_outputs;
+  TF_RETURN_IF_ERROR(c->GetAttr("concat", concat));
+  TF_RETURN_IF_ERROR(c->GetAttr("num_outputs", &num_outputs));
+  const int expected = *concat ? 1 : bags.num_features;
+  if (num_outputs == expected) return absl::OkStatus();
+  return Invalid("num_outputs must be ", expected, ". Received: ", num_outputs);
+}
+
 Status ForwardShape(InferenceContext* c, bool resource) {
-  int num_features;
-  std::vector<int> table_of_feature;
+  BagAttributes attributes;
   bool concat;
-  TF_RETURN_IF_ERROR(c->GetAttr("num_features", &num_features));
-  TF_RETURN_IF_ERROR(c->GetAttr("table_of_feature", &table_of_feature));
-  TF_RETURN_IF_ERROR(c->GetAttr("concat", &concat));
-  if (static_cast<int>(table_of_feature.size()) != num_features) {
-    return Invalid("table_of_feature must have ", num_features, " entries. Received: ", table_of_feature.size());
-  }
+  TF_RETURN_IF_ERROR(attributes.Read(c));
+  TF_RETURN_IF_ERROR(CheckOutputs(c, attributes, &concat));
   DimensionHandle width = c->MakeDim(0), common = c->UnknownDim();
-  for (int f = 0; f < num_features; ++f) {
+  for (int f = 0; f < attributes.num_features; ++f) {
     ShapeHandle table;
     DimensionHandle bags;
-    TF_RETURN_IF_ERROR(TableShape(c, resource, table_of_feature[f], &table));
-    TF_RETURN_IF_ERROR(NumBagsOf(c, f, &bags));
+    TF_RETURN_IF_ERROR(TableShape(c, resource, attributes.table_of_feature[f], &table));
+    TF_RETURN_IF_ERROR(NumBagsOf(c, attributes, f, &bags));
     if (concat) {
       TF_RETURN_IF_ERROR(c->Merge(common, bags, &common));
       TF_RETURN_IF_ERROR(c->Add(width, c->Dim(table, 1), &width));
@@ -46,11 +52,11 @@ Status ForwardShape(InferenceContext* c, bool resource) {
 }
 
 Status GradientShape(InferenceContext* c, bool resource) {
-  int num_tables, num_features, num_splits, num_weights;
-  TF_RETURN_IF_ERROR(c->GetAttr("num_tables", &num_tables));
-  TF_RETURN_IF_ERROR(c->GetAttr("num_features", &num_features));
-  TF_RETURN_IF_ERROR(c->GetAttr("num_splits", &num_splits));
-  TF_RETURN_IF_ERROR(c->GetAttr("num_weights", &num_weights));
+  BagAttributes bags;
+  bool concat;
+  TF_RETURN_IF_ERROR(bags.Read(c));
+  TF_RETURN_IF_ERROR(CheckOutputs(c, bags, &concat));
+  const int num_tables = bags.num_tables, first_weights = num_tables + bags.num_features + bags.num_splits;
   for (int t = 0; t < num_tables; ++t) {
     ShapeHandle table;
     TF_RETURN_IF_ERROR(TableShape(c, resource, t, &table));
@@ -58,8 +64,8 @@ Status GradientShape(InferenceContext* c, bool resource) {
     c->set_output(t, c->Vector(rows));
     c->set_output(num_tables + t, c->Matrix(rows, c->Dim(table, 1)));
   }
-  for (int w = 0; w < num_weights; ++w) {
-    c->set_output(2 * num_tables + w, c->input(num_tables + num_features + num_splits + w));
+  for (int w = 0; w < bags.num_weights; ++w) {
+    c->set_output(2 * num_tables + w, c->input(first_weights + w));
   }
   return absl::OkStatus();
 }
@@ -109,7 +115,9 @@ class PooledKernel : public BagKernel {
   explicit PooledKernel(OpKernelConstruction* ctx) : BagKernel(ctx) {
     tensorflow::DataType output_type;
     OP_REQUIRES_OK(ctx, ctx->GetAttr("Tout", &output_type));
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("concat", &concat_));
+    BagAttributes bags;
+    OP_REQUIRES_OK(ctx, bags.Read(ctx));
+    OP_REQUIRES_OK(ctx, CheckOutputs(ctx, bags, &concat_));
     OP_REQUIRES_OK(ctx, ctx->GetAttr("tables_trainable", &tables_trainable_));
     output_dtype_ = FromTensorFlow(output_type);
   }
@@ -160,7 +168,8 @@ class EmbeddingBagOp : public PooledKernel {
         BagFeature& feature = batch.features[f];
         const int64_t dim = batch.tables[feature.table].dim;
         if (!concat_ || f == 0) {
-          const TensorShape shape({feature.num_bags, concat_ ? width : dim});
+          TensorShape shape;
+          OP_REQUIRES_OK(ctx, ShapeOf({feature.num_bags, concat_ ? width : dim}, &shape));
           OP_REQUIRES_OK(ctx, ctx->allocate_output(static_cast<int>(f), shape, &output));
           column = 0;
         }
@@ -237,7 +246,8 @@ class EmbeddingBagGradOp : public PooledKernel {
       BagFeature& feature = call->batch.features[f];
       const int64_t dim = call->batch.tables[feature.table].dim;
       const Tensor& grad = grads[concat_ ? 0 : static_cast<int>(f)];
-      const TensorShape expected({feature.num_bags, concat_ ? width : dim});
+      TensorShape expected;
+      TF_RETURN_IF_ERROR(ShapeOf({feature.num_bags, concat_ ? width : dim}, &expected));
       if (grad.shape() != expected) {
         return Invalid("The gradient of feature '", names_[f], "' must have shape ", expected.DebugString(),
                        ". Received: ", grad.shape().DebugString());

@@ -1,5 +1,6 @@
 // MerlinEmbeddingBagUpdate: the backward pass of embedding_bag and the optimizer's step of its tables, in one op.
 #include <cstring>
+#include <limits>
 
 #include "embedding_bag/bag_kernel_tf.h"
 #include "embedding_bag/embedding_bag_update.h"
@@ -9,6 +10,17 @@
 
 namespace merlin {
 namespace {
+
+// Beside the attributes of bags: which gradient each feature has, and from which column on.
+template <typename Context>
+Status ReadPlaces(Context* c, const BagAttributes& bags, std::vector<int>* grads, std::vector<int>* columns) {
+  int num_grads;
+  TF_RETURN_IF_ERROR(c->GetAttr("num_grads", &num_grads));
+  TF_RETURN_IF_ERROR(bags.ReadList(c, "grad_of_feature", grads));
+  TF_RETURN_IF_ERROR(bags.ReadList(c, "column_of_feature", columns));
+  TF_RETURN_IF_ERROR(BagAttributes::CheckRange("grad_of_feature", *grads, 0, num_grads));
+  return BagAttributes::CheckRange("column_of_feature", *columns, 0, std::numeric_limits<int>::max());
+}
 
 REGISTER_OP("MerlinEmbeddingBagUpdate")
     .Input("tables: num_tables * resource")
@@ -51,7 +63,11 @@ REGISTER_OP("MerlinEmbeddingBagUpdate")
     .Attr("seed: int = 0")
     .SetIsStateful()
     .SetShapeFn([](InferenceContext* c) {
-      tensorflow::shape_inference::ShapeHandle scalar;
+      BagAttributes bags;
+      std::vector<int> grads, columns;
+      TF_RETURN_IF_ERROR(bags.Read(c));
+      TF_RETURN_IF_ERROR(ReadPlaces(c, bags, &grads, &columns));
+      ShapeHandle scalar;
       for (int i = c->num_inputs() - 3; i < c->num_inputs(); ++i) {
         TF_RETURN_IF_ERROR(c->WithRank(c->input(i), 0, &scalar));
       }
@@ -65,8 +81,9 @@ class EmbeddingBagUpdateOp : public BagKernel {
     std::string rule;
     int64_t seed;
     OP_REQUIRES_OK(ctx, ctx->GetAttr("Tgrad", &grad_type));
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("grad_of_feature", &grad_of_feature_));
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("column_of_feature", &column_of_feature_));
+    BagAttributes bags;
+    OP_REQUIRES_OK(ctx, bags.Read(ctx));
+    OP_REQUIRES_OK(ctx, ReadPlaces(ctx, bags, &grad_of_feature_, &column_of_feature_));
     OP_REQUIRES_OK(ctx, ctx->GetAttr("rule", &rule));
     OP_REQUIRES_OK(ctx, ctx->GetAttr("beta_1", &rule_.beta1));
     OP_REQUIRES_OK(ctx, ctx->GetAttr("beta_2", &rule_.beta2));
@@ -79,8 +96,6 @@ class EmbeddingBagUpdateOp : public BagKernel {
     OP_REQUIRES_OK(ctx, ctx->GetAttr("nesterov", &rule_.nesterov));
     OP_REQUIRES_OK(ctx, ctx->GetAttr("stochastic_rounding", &rule_.stochastic_rounding));
     OP_REQUIRES_OK(ctx, ctx->GetAttr("seed", &seed));
-    OP_REQUIRES(ctx, grad_of_feature_.size() == names_.size() && column_of_feature_.size() == names_.size(),
-                Invalid("Each attribute of features must have ", names_.size(), " entries"));
     rule_.seed = static_cast<uint64_t>(seed);
     grad_dtype_ = FromTensorFlow(grad_type);
     try {
@@ -103,6 +118,11 @@ class EmbeddingBagUpdateOp : public BagKernel {
       OP_REQUIRES_OK(ctx, ctx->input("learning_rate", &rate));
       OP_REQUIRES_OK(ctx, ctx->input("step", &step));
       OP_REQUIRES_OK(ctx, ctx->input("grad_scale", &scale));
+      for (const Tensor* scalar : {rate, step, scale}) {
+        OP_REQUIRES(ctx, scalar->dims() == 0,
+                    Invalid("learning_rate, step and grad_scale must be scalars. Received shape: ",
+                            scalar->shape().DebugString()));
+      }
       StepInputs inputs;
       if (!OnDevice(ctx)) {
         inputs.learning_rate = rate->scalar<float>()();
@@ -134,11 +154,8 @@ class EmbeddingBagUpdateOp : public BagKernel {
     for (size_t f = 0; f < names_.size(); ++f) {
       BagFeature& feature = batch->features[f];
       const int64_t dim = batch->tables[feature.table].dim, column = column_of_feature_[f];
-      if (grad_of_feature_[f] < 0 || grad_of_feature_[f] >= grads.size()) {
-        return Invalid("grad_of_feature must be in [0, ", grads.size(), "). Received: ", grad_of_feature_[f]);
-      }
       const Tensor& grad = grads[grad_of_feature_[f]];
-      if (grad.dims() != 2 || grad.dim_size(0) != feature.num_bags || column < 0 || column + dim > grad.dim_size(1)) {
+      if (grad.dims() != 2 || grad.dim_size(0) != feature.num_bags || column + dim > grad.dim_size(1)) {
         return Invalid("The gradient of feature '", names_[f], "' must have ", feature.num_bags, " rows and columns ",
                        column, " to ", column + dim, ". Received shape: ", grad.shape().DebugString());
       }
@@ -163,9 +180,9 @@ class EmbeddingBagUpdateOp : public BagKernel {
       call->batch.tables[t].rows = table.data();
       UpdateTable update{table.data(), {nullptr, nullptr}};
       for (int i = 0; i < count.total(); ++i) {
-        TF_RETURN_IF_ERROR(call->Open(ctx, first + t * count.total() + i, /*for_writing=*/true));
-        TF_RETURN_IF_ERROR(OwnBuffer(ctx, call->variables.back().get()));
-        const Tensor& slot = *call->variables.back()->tensor();
+        tensorflow::Var* const variable = call->variables[first + t * count.total() + i].get();
+        TF_RETURN_IF_ERROR(OwnBuffer(ctx, variable));
+        const Tensor& slot = *variable->tensor();
         if (!OnDevice(ctx)) call->huge_pages.Put(slot.data(), static_cast<int64_t>(slot.TotalBytes()));
         const bool per_row = i >= count.full;
         const TensorShape expected =

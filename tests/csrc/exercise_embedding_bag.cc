@@ -1,10 +1,12 @@
 // Runs the CPU kernels of embedding_bag over random batches, for a build with AddressSanitizer and
 // UndefinedBehaviorSanitizer: forward, both gradients and every update rule; odd sizes, unaligned rows, empty bags and
-// batches, padding, bad ids. All buffers are exactly as large as they must be, so that the sanitizers see one element
-// too many. See test_sanitizers.py.
+// batches, padding, bad ids, ids that change meanwhile. All buffers are exactly as large as they must be, so that the
+// sanitizers see one element too many. See test_sanitizers.py.
 #include <algorithm>
 #include <cstdio>
+#include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common/check.h"
@@ -162,6 +164,59 @@ void RefusesBadIds() {
   }
 }
 
+// Does something between the parts of an op, as another thread may that shares its arrays.
+class Meddler : public Threads {
+ public:
+  explicit Meddler(std::function<void()> meddle) : meddle_(std::move(meddle)) {}
+  int count() const override { return 2; }
+  void For(int64_t total, int64_t, const std::function<void(int64_t, int64_t)>& body) override {
+    body(0, total);
+    meddle_();
+  }
+
+ private:
+  std::function<void()> meddle_;
+};
+
+// Ids and row_splits that change while they are read: an error or numbers, but nothing outside of memory. The table is
+// as large as it takes for rows to lie in partitions of their own.
+void StaysInMemoryWhereIdsChange(bool ragged) {
+  constexpr int64_t kRows = 1000, kIds = 64;
+  for (const int64_t other : {kRows - 1, int64_t{-2}}) {
+    std::vector<float> table(kRows * 3), grad(kIds * 3, 1.0f);
+    std::vector<int64_t> ids(kIds), splits(kIds + 1);
+    for (int64_t i = 0; i <= kIds; ++i) splits[i] = i;
+    BagBatch batch;
+    batch.table_dtype = batch.output_dtype = DType::kFloat32;
+    batch.ids_are_int64 = true;
+    batch.tables.push_back({table.data(), kRows, 3});
+    BagFeature feature{};
+    feature.ids = ids.data();
+    feature.row_splits = ragged ? splits.data() : nullptr;
+    feature.num_ids = feature.num_bags = kIds;
+    feature.padding_id = -2;  // so that fewer may come
+    feature.output_stride = 3;
+    feature.grad = grad.data();
+    batch.features.push_back(feature);
+    batch.names.push_back("f");
+    Meddler threads([&] {
+      if (ragged) {
+        splits[kIds / 2] = 1'000'000;
+      } else {
+        std::fill(ids.begin(), ids.end(), other);
+      }
+    });
+    bool refused = false;
+    try {
+      EmbeddingBagUpdate(batch, {{table.data(), {nullptr, nullptr}}}, UpdateRule{}, StepInputs{}, threads);
+    } catch (const InvalidArgument&) {
+      refused = true;
+    }
+    REQUIRE(refused == !ragged);  // of row_splits there is a copy
+    REQUIRE(!refused || std::all_of(table.begin(), table.end(), [](float x) { return x == 0.0f; }));
+  }
+}
+
 }  // namespace
 }  // namespace merlin
 
@@ -173,5 +228,6 @@ int main() {
     for (RuleKind kind : kinds) merlin::RunAll(kind, 1 + round % 3, round % 2 == 0);
   }
   merlin::RefusesBadIds();
+  for (const bool ragged : {false, true}) merlin::StaysInMemoryWhereIdsChange(ragged);
   std::puts("exercised");
 }

@@ -77,10 +77,13 @@ def test_kernels_are_clean(program):
     assert "exercised" in done.stdout
 
 
-def test_what_a_body_throws_reaches_the_caller(tmp_path):
-    compiler = _compiler(tmp_path, FLAGS)
+@pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
+def test_threads_are_clean(tmp_path, sanitizers):
+    flags = [flag.replace("address,undefined", sanitizers) for flag in FLAGS]
+    compiler = _compiler(tmp_path, flags)
     sources = [SOURCES / "common/parallel.cc", pathlib.Path(__file__).with_name("exercise_parallel.cc")]
     program = tmp_path / "program"
-    subprocess.run([compiler, *FLAGS, "-I", SOURCES, *sources, "-o", program, "-pthread"], check=True)
+    subprocess.run([compiler, *flags, "-I", SOURCES, *sources, "-o", program, "-pthread"], check=True)
     done = subprocess.run([program], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+    assert "exercised" in done.stdout

@@ -241,7 +241,7 @@ def test_the_batch_in_a_graph_is_that_of_the_bags(rng):
     ("attributes", "message"),
     [
         ({"splits_of_feature": []}, r"splits_of_feature must have 1 entries. Received: 0"),
-        ({"splits_of_feature": [0]}, r"splits_of_feature must be below 0, the number of row_splits. Received: 0"),
+        ({"splits_of_feature": [0]}, r"splits_of_feature must be in \[-1, 0\). Received: 0"),
     ],
 )
 @pytest.mark.parametrize("fused", [False, True])

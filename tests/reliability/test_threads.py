@@ -168,6 +168,53 @@ assert all((mine == 2).all() for mine in outputs)
     )
 
 
+# In a process of its own: threads that wait for each other never end.
+VARIABLES_IN_ANOTHER_ORDER = """
+import os, threading, time
+import tensorflow as tf
+from merlin_models.ops import UpdateRule, embedding_bag, embedding_bag_update, lookup_interaction, to_bags
+
+tables = [tf.Variable(tf.zeros((10, 4))) for _ in range(100)]
+slots = [[tf.Variable(tf.zeros((10, 4)))] for _ in tables]
+bags = [to_bags(tf.constant([[0], [1]], tf.int64)) for _ in tables]
+grads = [tf.ones((2, 4)) for _ in tables]
+
+def update(tables, slots):
+    embedding_bag_update(
+        tables, slots, bags, grads, combiners="sum", rule=UpdateRule("momentum"), learning_rate=tf.constant(0.1)
+    )
+
+calls = [
+    lambda: embedding_bag(tables, bags, combiners="sum"),
+    lambda: lookup_interaction(tables[1::2] + tables[::2], bags, range(100), ["sum"] * 100),
+    lambda: update(tables[::-1], slots[::-1]),
+    lambda: update(tables[::2] + tables[1::2], slots[::2] + slots[1::2]),
+]
+
+calls = [tf.function(call) for call in calls]
+for call in calls:
+    call()  # is traced
+end = time.monotonic() + 4
+
+def repeat(call):
+    while time.monotonic() < end:
+        call()
+
+threads = [threading.Thread(target=repeat, args=(call,), daemon=True) for call in calls]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join(timeout=max(0, end + 20 - time.monotonic()))
+waiting = sum(thread.is_alive() for thread in threads)
+print(waiting, "of the threads wait for each other", flush=True)
+os._exit(0)
+"""
+
+
+def test_ops_that_name_the_same_variables_in_another_order(run_python):
+    assert run_python(VARIABLES_IN_ANOTHER_ORDER).stdout.startswith("0 of the threads wait")
+
+
 @pytest.mark.slow
 def test_one_model_for_long():
     """1,000 calls of each of 8 threads."""
