@@ -164,6 +164,10 @@ class Objective:
                 return y[key]
         if task.target_name is None and len(y) == len(self.tasks) == 1:
             return next(iter(y.values()))
+        if task.target_name is None:
+            raise ValueError(
+                f"Task '{task.task_name}' must have a target_name where targets are a dictionary. Received: {sorted(y)}"
+            )
         raise ValueError(
             f"Targets must have the target '{task.target_name}' of task '{task.task_name}'. Received: {sorted(y)}"
         )

@@ -12,6 +12,7 @@ import keras
 from keras import ops
 
 from merlin_models.blocks.prediction import Prediction
+from merlin_models.models.arguments import arguments_of, check_labels
 
 
 class PreparedSteps:
@@ -48,6 +49,9 @@ class PreparedSteps:
                 sample_weight)`` or a :class:`Prediction`. It is no part of the model and is not saved with it.
         """
         _check_pre(pre)
+        given = arguments_of(keras.Model.fit, x, y, *args, **kwargs)
+        if pre is None:
+            check_labels(self.prediction_tasks, x, given.get("validation_data"))
         if not isinstance(train_metrics_steps, int) or train_metrics_steps < 0:
             raise ValueError(f"train_metrics_steps must be an integer, 0 or more. Received: {train_metrics_steps!r}")
         if train_metrics_steps != 1 and self._step_options.batches is None:
@@ -67,6 +71,8 @@ class PreparedSteps:
         _check_pre(pre)
         if kwargs.get("_use_cached_eval_dataset"):  # by fit, for its validation data
             return super().evaluate(x, y, *args, **kwargs)
+        if pre is None:
+            check_labels(self.prediction_tasks, x)
         with self._options(test_pre=pre):
             return super().evaluate(x, y, *args, **kwargs)
 
