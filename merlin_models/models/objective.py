@@ -57,11 +57,11 @@ class Objective:
         ]
         self._weights = [1.0 if weight is None else float(weight) for weight in weights]
         self._plain = [
-            task.create_metrics() if own is None else MetricTemplates(own).create(task.task_name)
+            task.create_metrics() if own is None else MetricTemplates(own, task.as_metric).create(task.task_name)
             for task, own in zip(self.tasks, plain, strict=True)
         ]
         self._weighted = [
-            [] if own is None else MetricTemplates(own).create(task.task_name)
+            [] if own is None else MetricTemplates(own, task.as_metric).create(task.task_name)
             for task, own in zip(self.tasks, weighted, strict=True)
         ]
         self._loss = keras.metrics.Mean(name="loss")

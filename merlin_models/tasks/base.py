@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import keras
@@ -17,6 +17,7 @@ from merlin_models.blocks.base import Block, register
 from merlin_models.blocks.combinators import run_in_sequence
 from merlin_models.blocks.symbolic import rank_of
 from merlin_models.schema import ColumnSchema, Schema, Tags
+from merlin_models.tasks.named_metrics import named_metric
 from merlin_models.tasks.sample_weight import ColumnBasedSampleWeight
 
 
@@ -75,7 +76,8 @@ class PredictionTask(Block):
         task_name: ``<target>/<class in snake case>`` if None. Metrics are named ``<task_name>/<metric>``.
         task_block: a layer before the prediction, or None.
         loss: a Keras loss, its name or its class.
-        metrics: Keras metrics: objects, which are copied, their classes or names.
+        metrics: Keras metrics: objects, which are copied, their classes or names. "accuracy" ("acc") and "crossentropy"
+            ("ce") are those of one number, of class numbers or of rows of classes, by the shapes of targets and predictions.
         sample_weight: a :class:`ColumnBasedSampleWeight` for this task's loss and weighted metrics, or None.
 
     Call arguments:
@@ -107,7 +109,7 @@ class PredictionTask(Block):
         self._given_task_name = task_name
         self.task_block = task_block
         self.loss = self.as_loss(self.default_loss if loss is None else loss)
-        self.metric_templates = MetricTemplates(self.default_metrics if metrics is None else metrics)
+        self.metric_templates = MetricTemplates(self.default_metrics if metrics is None else metrics, self.as_metric)
         self.head = self.make_head()
 
     def make_head(self) -> keras.layers.Layer:
@@ -172,6 +174,11 @@ class PredictionTask(Block):
     def as_loss(self, loss: Any) -> keras.losses.Loss:
         """A loss object from what users may give: an object, a class, a name, a config or a function."""
         return as_loss(loss)
+
+    def as_metric(self, metric: Any) -> keras.metrics.Metric:
+        """A metric object from what users may give: an object, a class, a name, a config or a function."""
+        named = named_metric(metric, from_logits=getattr(self.loss, "from_logits", False))
+        return as_metric(metric) if named is None else named
 
     def compute_loss(
         self, step: TaskStep, loss: keras.losses.Loss, metrics: Sequence[Any], weighted_metrics: Sequence[Any]
@@ -255,11 +262,12 @@ class MetricTemplates:
 
     Args:
         metrics: Keras metrics as objects, classes, names or configs; one or a sequence.
+        as_metric: makes an object of one: a task's method.
     """
 
-    def __init__(self, metrics: Any):
+    def __init__(self, metrics: Any, as_metric: Callable[[Any], keras.metrics.Metric]):
         metrics = metrics if isinstance(metrics, list | tuple) else [metrics]
-        self._metrics = [_as_metric(metric) for metric in metrics]
+        self._metrics = [as_metric(metric) for metric in metrics]
 
     def create(self, prefix: str) -> list[keras.metrics.Metric]:
         """New metrics, each named ``<prefix>/<its own name>``."""
@@ -269,7 +277,8 @@ class MetricTemplates:
         return [keras.metrics.serialize(metric) for metric in self._metrics]
 
 
-def _as_metric(metric: Any) -> keras.metrics.Metric:
+def as_metric(metric: Any) -> keras.metrics.Metric:
+    """A metric object from an object, a class, a name, a config or a function."""
     if inspect.isclass(metric) and issubclass(metric, keras.metrics.Metric):
         return metric() if _named_by_arguments(metric) else metric(name=snake_case(metric.__name__))
     found = keras.metrics.get(metric)
