@@ -98,7 +98,8 @@ class Objective:
                 value = task.compute_loss(step, self._losses[index], self._plain[index], self._weighted[index])
             else:
                 target, prediction = task.match(target, prediction)
-                value = self._losses[index](target, prediction, sample_weight=weight)
+                loss = self._losses[index]
+                value = loss(task.targets_for(loss, target, prediction), prediction, sample_weight=weight)
             sums.append(value * self._weights[index])
             counts.append(ops.shape(keras.tree.flatten(prediction)[0])[0])
             if self._task_losses:
@@ -120,9 +121,9 @@ class Objective:
                 continue
             target, prediction = task.match(target, prediction)
             for metric in self._plain[index]:
-                metric.update_state(target, prediction)
+                metric.update_state(task.targets_for(metric, target, prediction), prediction)
             for metric in self._weighted[index]:
-                metric.update_state(target, prediction, sample_weight=weight)
+                metric.update_state(task.targets_for(metric, target, prediction), prediction, sample_weight=weight)
 
     def sample_weights(self, x: Any, y: Any, sample_weight: Any) -> Any:
         """The weights of a step: those given, times those of the tasks' rules."""

@@ -171,6 +171,10 @@ class PredictionTask(Block):
             )
         return targets, predictions
 
+    def targets_for(self, consumer: Any, targets: Any, predictions: Any) -> Any:
+        """What a loss or a metric gets of the targets that :meth:`match` returned."""
+        return targets
+
     def as_loss(self, loss: Any) -> keras.losses.Loss:
         """A loss object from what users may give: an object, a class, a name, a config or a function."""
         return as_loss(loss)

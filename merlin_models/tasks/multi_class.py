@@ -12,6 +12,7 @@ from merlin_models.blocks.symbolic import rank_of
 from merlin_models.metrics import TopKMetricsAggregator, ranking_metrics
 from merlin_models.schema import ColumnSchema, Schema, Tags
 from merlin_models.tasks.base import PredictionTask, snake_case
+from merlin_models.tasks.class_targets import targets_for
 
 
 @register
@@ -20,7 +21,7 @@ class MultiClassClassificationTask(PredictionTask):
 
     Args:
         target_name: see :class:`PredictionTask`; the tag is ``multi_class_classification``. The target is the class's
-            number, or with another loss and other metrics a row of numbers, one a class.
+            number, or with the loss "categorical_crossentropy" a row of numbers, one a class; that loss takes both.
         num_classes: number of classes; that of the column (its largest id plus one) if None and ``target_name`` is a
             column or a schema.
         task_name, task_block, sample_weight: as in :class:`PredictionTask`.
@@ -93,6 +94,9 @@ class MultiClassClassificationTask(PredictionTask):
 
     def match(self, targets: Any, predictions: Any) -> tuple[Any, Any]:
         return match_classes(self.task_name, targets, predictions)
+
+    def targets_for(self, consumer: Any, targets: Any, predictions: Any) -> Any:
+        return targets_for(consumer, self.task_name, targets, predictions)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_classes": self.num_classes}

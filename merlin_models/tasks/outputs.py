@@ -13,6 +13,7 @@ from merlin_models.blocks.weight_tying import EmbeddingTablePrediction
 from merlin_models.schema import ColumnSchema, Schema, Tags
 from merlin_models.tasks.base import PredictionTask
 from merlin_models.tasks.binary import BinaryClassificationTask
+from merlin_models.tasks.class_targets import targets_for
 from merlin_models.tasks.multi_class import loss_of_scores, match_classes, metric_of_scores, output_metrics
 from merlin_models.tasks.parallel import ParallelPredictionBlock, targets_of
 from merlin_models.tasks.regression import RegressionTask
@@ -205,6 +206,9 @@ class CategoricalOutput(ModelOutput):
 
     def match(self, targets: Any, predictions: Any) -> tuple[Any, Any]:
         return match_classes(self.task_name, targets, predictions)
+
+    def targets_for(self, consumer: Any, targets: Any, predictions: Any) -> Any:
+        return targets_for(consumer, self.task_name, targets, predictions)
 
 
 def _only_column(schema: Schema) -> ColumnSchema:
