@@ -31,3 +31,13 @@ def check_labels(tasks: Sequence[PredictionTask], *data: Any) -> None:
                     f"Labels of the loader must have the target '{task.target_name}' of task '{task.task_name}'. "
                     f"Received: {labels}"
                 )
+
+
+def check_class_weight(tasks: Sequence[PredictionTask], x: Any, class_weight: Any) -> None:
+    """Raises ValueError for weights of classes where it is not known whose classes they are."""
+    several = isinstance(x, KerasSequenceLoader) and not x.is_mapped and len(x.label_names) > 1
+    if class_weight is not None and (several or len(tasks) > 1):
+        raise ValueError(
+            "class_weight must be None where there are several tasks or labels; a task's classes are weighed by its "
+            f"sample_weight=ColumnBasedSampleWeight(binary_class_weights=...). Received: {class_weight!r}"
+        )

@@ -11,6 +11,7 @@ from keras import ops
 from merlin_models.blocks.symbolic import rank_of
 from merlin_models.schema import Schema
 from merlin_models.tasks.base import MetricTemplates, PredictionTask, TaskStep
+from merlin_models.tasks.parallel import one_for_each
 from merlin_models.tasks.sample_weight import times
 
 
@@ -22,9 +23,10 @@ class Objective:
 
     Args:
         tasks: the model's tasks.
-        loss: one loss for all tasks, or a dictionary task -> loss; tasks without one use their own.
+        loss: one loss for all tasks, a list in their order, or a dictionary task -> loss; tasks without one use their own.
         loss_weights: dictionary task -> weight; 1 where there is none.
-        metrics: a list for all tasks, or a dictionary task -> list; tasks without one use their own.
+        metrics: a list for all tasks, a list of lists in their order, or a dictionary task -> list; tasks without one use
+            their own.
         weighted_metrics: the same, for metrics that sample weights apply to; none by default.
         schema: of the model's features, for tasks that read some themselves.
 
@@ -186,7 +188,11 @@ class Objective:
         return list(sample_weight)
 
     def _for_tasks(self, argument: str, value: Any) -> list[Any]:
-        """What an argument gives to each task: the entry of its target or name, or the same for all."""
+        """What an argument gives to each task: the entry of its target or name, or of its place, or the same for all."""
+        if isinstance(value, list | tuple) and (
+            argument == "loss" or any(isinstance(own, list | tuple) for own in value)
+        ):
+            return one_for_each(argument, value, self.tasks)
         if not isinstance(value, Mapping) or "class_name" in value:
             return [value] * len(self.tasks)
         known = {key for task in self.tasks for key in (task.target_name, task.task_name) if key}

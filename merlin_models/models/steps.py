@@ -12,7 +12,7 @@ import keras
 from keras import ops
 
 from merlin_models.blocks.prediction import Prediction
-from merlin_models.models.arguments import arguments_of, check_labels
+from merlin_models.models.arguments import arguments_of, check_class_weight, check_labels
 
 
 class PreparedSteps:
@@ -50,6 +50,7 @@ class PreparedSteps:
         """
         _check_pre(pre)
         given = arguments_of(keras.Model.fit, x, y, *args, **kwargs)
+        check_class_weight(self.prediction_tasks, x, given.get("class_weight"))
         if pre is None:
             check_labels(self.prediction_tasks, x, given.get("validation_data"))
         if not isinstance(train_metrics_steps, int) or train_metrics_steps < 0:

@@ -111,3 +111,63 @@ def test_rules_of_weights_read_labels():
     predicted = model.predict({"u": data["u"].to_numpy()}, verbose=0)[:, 0]
     logs = model.evaluate(loader_of(), verbose=0, return_dict=True)
     assert logs["loss"] == pytest.approx(np.mean((predicted - data.r) ** 2 * data.b), rel=1e-4)
+
+
+def test_lists_in_the_order_of_tasks(tmp_path):
+    data = frame()
+    arrays = {"u": data["u"].to_numpy()}, {name: data[name].to_numpy() for name in "br"}
+    by_name = {
+        "loss": {"r": "mae"},
+        "loss_weights": {"b": 2.0, "r": 0.5},
+        "metrics": {"b": ["auc"], "r": ["mse"]},
+    }
+    by_place = {"loss": [None, "mae"], "loss_weights": [2.0, 0.5], "metrics": [["auc"], ["mse"]]}
+    one, two = both(**by_name), both(**by_place)
+    two.fit(*arrays, verbose=0)
+    one.set_weights(two.get_weights())
+    expected = one.evaluate(*arrays, verbose=0, return_dict=True)
+    assert two.evaluate(*arrays, verbose=0, return_dict=True) == pytest.approx(expected)
+    two.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert again.evaluate(*arrays, verbose=0, return_dict=True) == pytest.approx(expected)
+    assert both(metrics=["mse"]).evaluate(*arrays, verbose=0, return_dict=True).keys() >= {
+        f"{BINARY}/mean_squared_error"
+    }
+
+
+@pytest.mark.parametrize(
+    ("compiled", "error", "message"),
+    [
+        ({"loss": ["mse"]}, ValueError, r"loss must have an entry for each task, \['b/.* Received: 1"),
+        ({"loss_weights": [1, 2, 3]}, ValueError, r"loss_weights must have an entry for each task.* Received: 3"),
+        ({"metrics": [["auc"]]}, ValueError, r"metrics must have an entry for each task.* Received: 1"),
+        ({"loss_weights": 2.0}, TypeError, r"loss_weights must be a dictionary .* Received: 2.0"),
+        (
+            {"loss_weights": {"b": "heavy"}},
+            TypeError,
+            r"loss_weights must be a dictionary .* Received: \{'b': 'heavy'\}",
+        ),
+    ],
+)
+def test_wrong_lists(compiled, error, message):
+    with pytest.raises(error, match=message):
+        both(**compiled)
+
+
+def test_class_weight_is_for_one_task_and_label():
+    weights = {0: 1.0, 1: 3.0}
+    for model in (both(), model_of(ml.BinaryClassificationTask("b"))):
+        with pytest.raises(ValueError, match=r"class_weight must be None where .* Received: \{0: 1.0, 1: 3.0\}"):
+            model.fit(loader_of(), class_weight=weights, verbose=0)
+    model = model_of(ml.BinaryClassificationTask("b"))
+    plain = model.evaluate(loader_of("b"), verbose=0, return_dict=True)["loss"]
+    model.optimizer.learning_rate = 0.0
+    loss = model.fit(loader_of("b"), class_weight={0: 2.0, 1: 2.0}, verbose=0).history["loss"][0]
+    assert loss == pytest.approx(2 * plain, rel=1e-3)
+
+
+@pytest.mark.parametrize("block", [ml.InputBlock, ml.EmbeddingFeatures.from_schema])
+def test_embedding_options_of_another_kind(block):
+    message = r"embedding_options must be an EmbeddingOptions, .* Received: \{'embedding_dim_default': 8\}"
+    with pytest.raises(TypeError, match=message):
+        block(schema_of("b").select_by_name("u"), embedding_options={"embedding_dim_default": 8})
