@@ -153,27 +153,13 @@ class Objective:
         if y is None:
             return [None] * len(self.tasks)
         if isinstance(y, Mapping):
-            return [self._target(y, task) for task in self.tasks]
+            return [task.target_in(y, alone=len(self.tasks) == 1) for task in self.tasks]
         y = list(y) if isinstance(y, list | tuple) else [y]
         if len(y) != len(self.tasks):
             raise ValueError(
                 f"Targets must be one for each task, {[task.task_name for task in self.tasks]}. Received: {len(y)}"
             )
         return y
-
-    def _target(self, y: Mapping[str, Any], task: PredictionTask) -> Any:
-        for key in (task.target_name, task.task_name):
-            if key in y:
-                return y[key]
-        if task.target_name is None and len(y) == len(self.tasks) == 1:
-            return next(iter(y.values()))
-        if task.target_name is None:
-            raise ValueError(
-                f"Task '{task.task_name}' must have a target_name where targets are a dictionary. Received: {sorted(y)}"
-            )
-        raise ValueError(
-            f"Targets must have the target '{task.target_name}' of task '{task.task_name}'. Received: {sorted(y)}"
-        )
 
     def _sample_weights(self, sample_weight: Any) -> list[Any]:
         if isinstance(sample_weight, Mapping):

@@ -151,6 +151,30 @@ class PredictionTask(Block):
         """Predictions of the head's output: an activation, where there is one."""
         return outputs
 
+    def target_in(self, targets: Any, alone: bool = True) -> Any:
+        """This task's target of a dictionary by target or task name; targets that are no dictionary as they are.
+
+        Args:
+            alone: whether the model has no other task: the only entry is its target, if it has no ``target_name``.
+
+        Raises:
+            ValueError: if the dictionary has not that target.
+        """
+        if not isinstance(targets, Mapping):
+            return targets
+        for key in (self.target_name, self.task_name):
+            if key in targets:
+                return targets[key]
+        if self.target_name is None and alone and len(targets) == 1:
+            return next(iter(targets.values()))
+        if self.target_name is None:
+            raise ValueError(
+                f"Task '{self.task_name}' must have a target_name where targets are a dictionary. Received: {sorted(targets)}"
+            )
+        raise ValueError(
+            f"Targets must have the target '{self.target_name}' of task '{self.task_name}'. Received: {sorted(targets)}"
+        )
+
     def match(self, targets: Any, predictions: Any) -> tuple[Any, Any]:
         """Targets and predictions of shapes that fit together: targets (batch,) become (batch, 1).
 

@@ -166,8 +166,31 @@ def test_class_weight_is_for_one_task_and_label():
     assert loss == pytest.approx(2 * plain, rel=1e-3)
 
 
-@pytest.mark.parametrize("block", [ml.InputBlock, ml.EmbeddingFeatures.from_schema])
+@pytest.mark.parametrize("block", [ml.InputBlock, ml.EmbeddingFeatures.from_schema, ml.DLRMBlock])
 def test_embedding_options_of_another_kind(block):
     message = r"embedding_options must be an EmbeddingOptions, .* Received: \{'embedding_dim_default': 8\}"
     with pytest.raises(TypeError, match=message):
         block(schema_of("b").select_by_name("u"), embedding_options={"embedding_dim_default": 8})
+
+
+def test_a_retrieval_task_takes_its_weights_by_name():
+    items = ml.Schema(
+        [
+            ml.ColumnSchema.create_categorical("u", 20, tags=[ml.Tags.USER_ID]),
+            ml.ColumnSchema.create_categorical("i", 9, tags=[ml.Tags.ITEM_ID]),
+        ]
+    )
+    data = frame().assign(i=np.arange(64) % 9 + 1)
+    keras.utils.set_random_seed(0)
+    model = ml.MatrixFactorizationModel(items, 8, task_options={"target_name": "b"})
+    model.compile("adam", metrics=[ml.RecallAt(3)])
+
+    def loader(*labels):
+        return ml.Loader(data, 16, label_names=labels, cat_names=["u", "i"], shuffle=False)
+
+    for options in ({}, {"item_corpus": {"i": np.arange(1, 10)}}):
+        expected = model.evaluate(loader("b"), return_dict=True, verbose=0, **options)
+        assert model.evaluate(loader("r", "b"), return_dict=True, verbose=0, **options) == pytest.approx(expected)
+        with pytest.raises(ValueError, match=r"must have the target 'b' of task 'b/item_retrieval_task'"):
+            model.evaluate(loader("r", "u"), verbose=0, **options)
+    model.fit(loader("r", "b"), shuffle=False, verbose=0)
