@@ -10,7 +10,7 @@ from keras import ops
 
 from merlin_models.blocks.base import Block, register
 from merlin_models.blocks.combinators import as_features
-from merlin_models.blocks.embedding_features import EmbeddingFeatures, EmbeddingOptions
+from merlin_models.blocks.embedding_features import EmbeddingFeatures, EmbeddingOptions, checked_options
 from merlin_models.blocks.inputs import TARGET_TAGS, ContinuousFeatures
 from merlin_models.layers import DotInteraction
 from merlin_models.schema import Schema, Tags
@@ -151,6 +151,7 @@ def _options(dim: int | None, options: EmbeddingOptions | None, units: int | Non
         if dim is None and units is None:
             raise ValueError("embedding_dim must be given where no bottom_block tells it.")
         return EmbeddingOptions(embedding_dim_default=dim or units)
+    options = checked_options(options)
     sized = options.embedding_dims is not None or options.infer_embedding_sizes
     if units is None or sized or options.embedding_dim_default != EmbeddingOptions.embedding_dim_default:
         return options

@@ -80,7 +80,7 @@ class EmbeddingFeatures(TabularBlock):
             tags: only columns with any of these.
         """
         schema = selected(schema, tags)
-        options = embedding_options or EmbeddingOptions()
+        options = checked_options(embedding_options)
         return cls(options.features(schema), l2_reg=options.embeddings_l2_reg, schema=schema, **kwargs)
 
     @property
@@ -196,3 +196,13 @@ def _one_id(name: str, ids: Any) -> Any:
             f"several ids an example. Received shape: {tuple(ids.shape)}"
         )
     return ids
+
+
+def checked_options(options: Any) -> EmbeddingOptions:
+    """The options of tables, the default ones for None. Raises TypeError if they are none."""
+    if options is not None and not isinstance(options, EmbeddingOptions):
+        raise TypeError(
+            "embedding_options must be an EmbeddingOptions, such as EmbeddingOptions(embedding_dim_default=8), or None. "
+            f"Received: {options!r}"
+        )
+    return EmbeddingOptions() if options is None else options

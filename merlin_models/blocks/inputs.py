@@ -12,7 +12,7 @@ from merlin_models.blocks.aggregation import Aggregation
 from merlin_models.blocks.base import register
 from merlin_models.blocks.combinators import ParallelBlock, SequentialBlock, as_features
 from merlin_models.blocks.control import MapValues
-from merlin_models.blocks.embedding_features import EmbeddingFeatures, EmbeddingOptions
+from merlin_models.blocks.embedding_features import EmbeddingFeatures, EmbeddingOptions, checked_options
 from merlin_models.blocks.masking import mask_of, with_mask
 from merlin_models.blocks.sequence_aggregator import SequenceAggregator
 from merlin_models.blocks.sequence_embeddings import SequenceEmbeddingFeatures, copied
@@ -139,6 +139,7 @@ def InputBlock(
 
     Raises:
         ValueError: if no column is left for any branch, or options contradict each other.
+        TypeError: if ``embedding_options`` is no ``EmbeddingOptions``.
 
     Example:
         >>> import numpy as np, merlin_models.tf as ml
@@ -153,6 +154,7 @@ def InputBlock(
         raise ValueError("seq and split_sparse must not be given together: lists stay sequences, or are pooled.")
     if seq_aggregator is not None and not split_sparse:
         raise ValueError("seq_aggregator must be None unless split_sparse is True.")
+    embedding_options = checked_options(embedding_options)
     aggregator = seq_aggregator or SequenceAggregator("mean") if split_sparse else None
     pools = {column.name for column in schema if split_sparse and column.is_list}
     features = schema.remove_by_tag(TARGET_TAGS)

@@ -29,8 +29,8 @@ __all__ = ["KerasSequenceLoader", "KerasSequenceValidater", "KerasSequenceValida
 class KerasSequenceLoader(keras.utils.PyDataset):
     """Batches of a Parquet data set for `fit`, `evaluate`, `predict` or a plain loop.
 
-    A batch is `(features, labels)`: a dict name -> tensor and one tensor, or a tuple of tensors in the order of `label_names`
-    for several labels; without labels it is the dict alone. Scalar columns come as (batch, 1) in the column's own dtype,
+    A batch is `(features, labels)`: a dict name -> tensor and one tensor, or for several labels a dict name -> tensor;
+    without labels it is the dict of features alone. Scalar columns come as (batch, 1) in the column's own dtype,
     except that float64 becomes float32, columns in `cont_names` become float32, and those in `cat_names` int32 or int64. List
     columns come as `tf.RaggedTensor` (batch, None) with int64 row splits, or padded (see `sparse_as_dense`).
 
@@ -174,6 +174,11 @@ class KerasSequenceLoader(keras.utils.PyDataset):
     @property
     def label_names(self) -> list[str]:
         return list(self._selection.label_names)
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether functions were given to `map`, after which labels may be other ones than `label_names`."""
+        return bool(self._maps)
 
     @property
     def num_rows(self) -> int:
@@ -347,10 +352,10 @@ class KerasSequenceLoader(keras.utils.PyDataset):
     def _to_batch(self, columns: dict[str, Column], device: str | None) -> Any:
         with tf.device(device):
             tensors = {name: to_tensor(column) for name, column in columns.items()}
-            labels = tuple(tensors[name] for name in self._selection.label_names)
+            labels = {name: tensors[name] for name in self._selection.label_names}
             batch = (
                 {name: tensors[name] for name in self._selection.feature_names},
-                labels[0] if len(labels) == 1 else labels or None,
+                next(iter(labels.values())) if len(labels) == 1 else labels or None,
             )
             batch = mapped(batch, self._maps)
         return batch[0] if len(batch) == 2 and batch[1] is None else batch

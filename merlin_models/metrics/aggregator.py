@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from merlin_models.metrics.ordering import positive_rank, rank_labels
+from merlin_models.metrics.ordering import is_relevance, positive_rank, rank_labels
 from merlin_models.metrics.top_k import AvgPrecisionAt, MRRAt, NDCGAt, PrecisionAt, RecallAt, TopKMetric
 
 
@@ -71,7 +71,7 @@ class TopKMetricsAggregator(keras.metrics.Metric):
         self, y_true: Any, y_pred: Any, sample_weight: Any = None, label_relevant_counts: Any = None
     ) -> None:
         """Adds rows; arguments as in :meth:`TopKMetric.update_state`."""
-        if self.labels_onehot:
+        if self.labels_onehot and not is_relevance(y_true, y_pred):
             self.update_state_from_rank(positive_rank(y_true, y_pred, self._generator), sample_weight)
             return
         largest = max(k for metric in self.top_k_metrics for k in metric.ks)

@@ -98,6 +98,12 @@ def _count(flags: Any) -> Any:
     return ops.sum(ops.cast(flags, "int32"), axis=-1)
 
 
+def is_relevance(y_true: Any, y_pred: Any) -> bool:
+    """Whether targets are relevance, one number a candidate, rather than places, (batch,) or (batch, 1)."""
+    labels, scores = tuple(ops.convert_to_tensor(y_true).shape), tuple(ops.convert_to_tensor(y_pred).shape)
+    return len(labels) == len(scores) and labels[-1] == scores[-1] and labels[-1] not in (1, None)
+
+
 def positive_rank(y_true: Any, y_pred: Any, seed: int | keras.random.SeedGenerator = 0) -> Any:
     """The rank of the only relevant candidate of each row: how many come before it.
 

@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from merlin_models.metrics import ranking as formulas
-from merlin_models.metrics.ordering import Ranking, positive_rank, rank_labels
+from merlin_models.metrics.ordering import Ranking, is_relevance, positive_rank, rank_labels
 
 
 class TopKMetric(keras.metrics.Metric):
@@ -23,7 +23,7 @@ class TopKMetric(keras.metrics.Metric):
         pre_sorted: whether relevance comes with the best candidate first; scores are not needed then, and
             ``label_relevant_counts`` is.
         labels_onehot: whether targets are the place of the only relevant candidate, (batch,) or (batch, 1), rather than
-            relevance: the metric makes the one-hot rows, so to say.
+            relevance: the metric makes the one-hot rows, so to say. It takes rows of relevance, too.
         seed: of the order among equal scores. Results repeat after ``reset_state``; no other random state is touched.
         name: ``<stem>_<k>``, or ``<stem>`` for several k, if None.
 
@@ -88,7 +88,7 @@ class TopKMetric(keras.metrics.Metric):
         """Adds rows.
 
         Args:
-            y_true: (..., candidates), relevance: 0 or 1, or a grade (which NDCG uses). With ``labels_onehot`` (batch,).
+            y_true: (..., candidates), relevance: 0 or 1, or a grade (which NDCG uses). With ``labels_onehot`` (batch,), too.
             y_pred: (..., candidates), scores, float; unused with ``pre_sorted``.
             sample_weight: (...) or a shape that broadcasts to it.
             label_relevant_counts: (...), the number of relevant candidates, if ``y_true`` does not hold them all.
@@ -96,7 +96,7 @@ class TopKMetric(keras.metrics.Metric):
         Raises:
             ValueError: if there are less than k candidates, or an argument is missing.
         """
-        if self.labels_onehot:
+        if self.labels_onehot and not is_relevance(y_true, y_pred):
             self.update_state_from_rank(positive_rank(y_true, y_pred, self._generator), sample_weight)
             return
         if self.pre_sorted and label_relevant_counts is None:

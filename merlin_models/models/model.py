@@ -147,7 +147,7 @@ class Model(SavedWithSchemas, Exportable, Freezing, PreparedSteps, RowSparseTrai
         self,
         optimizer: Any = "rmsprop",
         loss: Any = None,
-        loss_weights: Mapping[str, float] | None = None,
+        loss_weights: Mapping[str, float] | Sequence[float] | None = None,
         metrics: Any = None,
         weighted_metrics: Any = None,
         run_eagerly: bool = False,
@@ -166,10 +166,11 @@ class Model(SavedWithSchemas, Exportable, Freezing, PreparedSteps, RowSparseTrai
                 does not know its ops. With "autoclustering" XLA compiles what lies around them, such as dense layers and
                 their optimizer, in training, evaluation and prediction: on a GPU steps take fewer launches. Shapes that
                 change often are left to TensorFlow.
-            loss: a Keras loss for all tasks, or a dictionary by target or task name.
-            loss_weights: dictionary by target or task name, before the ``task_weights`` of a ``ParallelPredictionBlock``;
-                the loss is the weighted sum over the tasks.
-            metrics, weighted_metrics: a list for all tasks, or a dictionary of lists by target or task name.
+            loss: a Keras loss for all tasks, a list in the order of the tasks, or a dictionary by target or task name.
+            loss_weights: dictionary by target or task name, or a list in the order of the tasks. These come before the
+                ``task_weights`` of a ``ParallelPredictionBlock``; the loss is the weighted sum over the tasks.
+            metrics, weighted_metrics: a list for all tasks, a list of lists in the order of the tasks, or a dictionary of
+                lists by target or task name.
                 Sample weights apply to the weighted ones only.
             embedding_optimizer: how embedding tables are trained. "auto": by the row-sparse form of ``optimizer``,
                 which moves the rows that a batch touches and no others, see

@@ -11,6 +11,7 @@ from keras import ops
 from merlin_models.blocks.symbolic import rank_of
 from merlin_models.schema import Schema
 from merlin_models.tasks.base import MetricTemplates, PredictionTask, TaskStep
+from merlin_models.tasks.parallel import one_for_each
 from merlin_models.tasks.sample_weight import times
 
 
@@ -22,9 +23,10 @@ class Objective:
 
     Args:
         tasks: the model's tasks.
-        loss: one loss for all tasks, or a dictionary task -> loss; tasks without one use their own.
+        loss: one loss for all tasks, a list in their order, or a dictionary task -> loss; tasks without one use their own.
         loss_weights: dictionary task -> weight; 1 where there is none.
-        metrics: a list for all tasks, or a dictionary task -> list; tasks without one use their own.
+        metrics: a list for all tasks, a list of lists in their order, or a dictionary task -> list; tasks without one use
+            their own.
         weighted_metrics: the same, for metrics that sample weights apply to; none by default.
         schema: of the model's features, for tasks that read some themselves.
 
@@ -57,11 +59,11 @@ class Objective:
         ]
         self._weights = [1.0 if weight is None else float(weight) for weight in weights]
         self._plain = [
-            task.create_metrics() if own is None else MetricTemplates(own).create(task.task_name)
+            task.create_metrics() if own is None else MetricTemplates(own, task.as_metric).create(task.task_name)
             for task, own in zip(self.tasks, plain, strict=True)
         ]
         self._weighted = [
-            [] if own is None else MetricTemplates(own).create(task.task_name)
+            [] if own is None else MetricTemplates(own, task.as_metric).create(task.task_name)
             for task, own in zip(self.tasks, weighted, strict=True)
         ]
         self._loss = keras.metrics.Mean(name="loss")
@@ -98,7 +100,8 @@ class Objective:
                 value = task.compute_loss(step, self._losses[index], self._plain[index], self._weighted[index])
             else:
                 target, prediction = task.match(target, prediction)
-                value = self._losses[index](target, prediction, sample_weight=weight)
+                loss = self._losses[index]
+                value = loss(task.targets_for(loss, target, prediction), prediction, sample_weight=weight)
             sums.append(value * self._weights[index])
             counts.append(ops.shape(keras.tree.flatten(prediction)[0])[0])
             if self._task_losses:
@@ -120,9 +123,9 @@ class Objective:
                 continue
             target, prediction = task.match(target, prediction)
             for metric in self._plain[index]:
-                metric.update_state(target, prediction)
+                metric.update_state(task.targets_for(metric, target, prediction), prediction)
             for metric in self._weighted[index]:
-                metric.update_state(target, prediction, sample_weight=weight)
+                metric.update_state(task.targets_for(metric, target, prediction), prediction, sample_weight=weight)
 
     def sample_weights(self, x: Any, y: Any, sample_weight: Any) -> Any:
         """The weights of a step: those given, times those of the tasks' rules."""
@@ -150,23 +153,13 @@ class Objective:
         if y is None:
             return [None] * len(self.tasks)
         if isinstance(y, Mapping):
-            return [self._target(y, task) for task in self.tasks]
+            return [task.target_in(y, alone=len(self.tasks) == 1) for task in self.tasks]
         y = list(y) if isinstance(y, list | tuple) else [y]
         if len(y) != len(self.tasks):
             raise ValueError(
                 f"Targets must be one for each task, {[task.task_name for task in self.tasks]}. Received: {len(y)}"
             )
         return y
-
-    def _target(self, y: Mapping[str, Any], task: PredictionTask) -> Any:
-        for key in (task.target_name, task.task_name):
-            if key in y:
-                return y[key]
-        if task.target_name is None and len(y) == len(self.tasks) == 1:
-            return next(iter(y.values()))
-        raise ValueError(
-            f"Targets must have the target '{task.target_name}' of task '{task.task_name}'. Received: {sorted(y)}"
-        )
 
     def _sample_weights(self, sample_weight: Any) -> list[Any]:
         if isinstance(sample_weight, Mapping):
@@ -181,7 +174,11 @@ class Objective:
         return list(sample_weight)
 
     def _for_tasks(self, argument: str, value: Any) -> list[Any]:
-        """What an argument gives to each task: the entry of its target or name, or the same for all."""
+        """What an argument gives to each task: the entry of its target or name, or of its place, or the same for all."""
+        if isinstance(value, list | tuple) and (
+            argument == "loss" or any(isinstance(own, list | tuple) for own in value)
+        ):
+            return one_for_each(argument, value, self.tasks)
         if not isinstance(value, Mapping) or "class_name" in value:
             return [value] * len(self.tasks)
         known = {key for task in self.tasks for key in (task.target_name, task.task_name) if key}

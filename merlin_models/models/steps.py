@@ -12,6 +12,13 @@ import keras
 from keras import ops
 
 from merlin_models.blocks.prediction import Prediction
+from merlin_models.models.arguments import (
+    arguments_of,
+    check_class_weight,
+    check_labels,
+    columns_of,
+    targets_of_frame,
+)
 from merlin_models.models.batches import warn_of_random_order
 
 
@@ -40,7 +47,10 @@ class PreparedSteps:
         """As ``keras.Model.fit``.
 
         Args:
-            x, y, *args, **kwargs: of Keras. Without y, features whose name is a task's target are the targets.
+            x: a loader, a DataFrame, a dictionary from feature to array, or other batches of such dictionaries. Columns that
+                are no numbers and that the model does not read are left out, of a dictionary only without ``pre``.
+            y, *args, **kwargs: of Keras; y may also be a DataFrame. Without y, features whose name is a task's target are
+                the targets.
             train_metrics_steps: the tasks' metrics see every n-th batch of training, and for 0 none. Losses are of all
                 batches.
             pre: what changes each batch of training, and of ``validation_data``, before the model: a layer or a function
@@ -49,12 +59,19 @@ class PreparedSteps:
                 sample_weight)`` or a :class:`Prediction`. It is no part of the model and is not saved with it.
         """
         _check_pre(pre)
+        given = arguments_of(keras.Model.fit, x, y, *args, **kwargs)
+        check_class_weight(self.prediction_tasks, x, given.get("class_weight"))
+        if pre is None:
+            check_labels(self.prediction_tasks, x, given.get("validation_data"))
         if not isinstance(train_metrics_steps, int) or train_metrics_steps < 0:
             raise ValueError(f"train_metrics_steps must be an integer, 0 or more. Received: {train_metrics_steps!r}")
+        given["x"], given["y"] = self._data_of(x, y, pre)
+        if "validation_data" in given:
+            given["validation_data"] = self._validation_data_of(given["validation_data"], pre)
         if train_metrics_steps != 1 and self._step_options.batches is None:
             self._step_options.batches = keras.Variable(0, trainable=False, dtype="int64", name="batches")
         with self._options(pre=pre, test_pre=pre, metrics_steps=train_metrics_steps):
-            return super().fit(x, y, *args, **kwargs)
+            return super().fit(**given)
 
     def evaluate(
         self, x: Any = None, y: Any = None, *args: Any, pre: Callable[..., Any] | None = None, **kwargs: Any
@@ -62,12 +79,15 @@ class PreparedSteps:
         """As ``keras.Model.evaluate``.
 
         Args:
-            x, y, *args, **kwargs: of Keras, y as in :meth:`fit`.
+            x, y, *args, **kwargs: as in :meth:`fit`.
             pre: as in :meth:`fit`, called with ``testing=True`` and ``training=False``.
         """
         _check_pre(pre)
         if kwargs.get("_use_cached_eval_dataset"):  # by fit, for its validation data
             return super().evaluate(x, y, *args, **kwargs)
+        if pre is None:
+            check_labels(self.prediction_tasks, x)
+        x, y = self._data_of(x, y, pre)
         with self._options(test_pre=pre):
             return super().evaluate(x, y, *args, **kwargs)
 
@@ -75,14 +95,30 @@ class PreparedSteps:
         """As ``keras.Model.predict``.
 
         Args:
-            x, *args, **kwargs: of Keras. A loader must have ``shuffle=False``; with another one the predictions come in a
-                random order, and it warns.
+            x: as in :meth:`fit`. A loader must have ``shuffle=False``; with another one the predictions come in a random
+                order, and it warns.
+            *args, **kwargs: of Keras.
             pre: as in :meth:`fit`, called without targets and with ``training=False`` and ``testing=False``.
         """
         _check_pre(pre)
         warn_of_random_order(x)
         with self._options(predict_pre=pre):
+            x = x if pre is not None and isinstance(x, Mapping) else columns_of(x, self.schema)
             return super().predict(x, *args, **kwargs)
+
+    def _data_of(self, x: Any, y: Any, pre: Any) -> tuple[Any, Any]:
+        tasks = self.prediction_tasks
+        if pre is not None and isinstance(x, Mapping):  # which may read any of them
+            return x, targets_of_frame(y, tasks)
+        also = [task.sample_weight.weight_column_name for task in tasks if task.sample_weight is not None]
+        targets = [task.target_name for task in tasks] if y is None else []
+        return columns_of(x, self.schema, [*also, *targets]), targets_of_frame(y, tasks)
+
+    def _validation_data_of(self, data: Any, pre: Any) -> Any:
+        if isinstance(data, tuple | list):
+            x, y, *weights = data if len(data) > 1 else (*data, None)
+            return (*self._data_of(x, y, pre), *weights)
+        return self._data_of(data, None, pre)[0]
 
     @contextlib.contextmanager
     def _options(self, **options: Any) -> Iterator[None]:

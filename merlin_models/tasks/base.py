@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import keras
@@ -17,6 +17,7 @@ from merlin_models.blocks.base import Block, register
 from merlin_models.blocks.combinators import run_in_sequence
 from merlin_models.blocks.symbolic import rank_of
 from merlin_models.schema import ColumnSchema, Schema, Tags
+from merlin_models.tasks.named_metrics import named_metric
 from merlin_models.tasks.sample_weight import ColumnBasedSampleWeight
 
 
@@ -75,7 +76,8 @@ class PredictionTask(Block):
         task_name: ``<target>/<class in snake case>`` if None. Metrics are named ``<task_name>/<metric>``.
         task_block: a layer before the prediction, or None.
         loss: a Keras loss, its name or its class.
-        metrics: Keras metrics: objects, which are copied, their classes or names.
+        metrics: Keras metrics: objects, which are copied, their classes or names. "accuracy" ("acc") and "crossentropy"
+            ("ce") are those of one number, of class numbers or of rows of classes, by the shapes of targets and predictions.
         sample_weight: a :class:`ColumnBasedSampleWeight` for this task's loss and weighted metrics, or None.
 
     Call arguments:
@@ -107,7 +109,7 @@ class PredictionTask(Block):
         self._given_task_name = task_name
         self.task_block = task_block
         self.loss = self.as_loss(self.default_loss if loss is None else loss)
-        self.metric_templates = MetricTemplates(self.default_metrics if metrics is None else metrics)
+        self.metric_templates = MetricTemplates(self.default_metrics if metrics is None else metrics, self.as_metric)
         self.head = self.make_head()
 
     def make_head(self) -> keras.layers.Layer:
@@ -149,6 +151,30 @@ class PredictionTask(Block):
         """Predictions of the head's output: an activation, where there is one."""
         return outputs
 
+    def target_in(self, targets: Any, alone: bool = True) -> Any:
+        """This task's target of a dictionary by target or task name; targets that are no dictionary as they are.
+
+        Args:
+            alone: whether the model has no other task: the only entry is its target, if it has no ``target_name``.
+
+        Raises:
+            ValueError: if the dictionary has not that target.
+        """
+        if not isinstance(targets, Mapping):
+            return targets
+        for key in (self.target_name, self.task_name):
+            if key in targets:
+                return targets[key]
+        if self.target_name is None and alone and len(targets) == 1:
+            return next(iter(targets.values()))
+        if self.target_name is None:
+            raise ValueError(
+                f"Task '{self.task_name}' must have a target_name where targets are a dictionary. Received: {sorted(targets)}"
+            )
+        raise ValueError(
+            f"Targets must have the target '{self.target_name}' of task '{self.task_name}'. Received: {sorted(targets)}"
+        )
+
     def match(self, targets: Any, predictions: Any) -> tuple[Any, Any]:
         """Targets and predictions of shapes that fit together: targets (batch,) become (batch, 1).
 
@@ -169,9 +195,18 @@ class PredictionTask(Block):
             )
         return targets, predictions
 
+    def targets_for(self, consumer: Any, targets: Any, predictions: Any) -> Any:
+        """What a loss or a metric gets of the targets that :meth:`match` returned."""
+        return targets
+
     def as_loss(self, loss: Any) -> keras.losses.Loss:
         """A loss object from what users may give: an object, a class, a name, a config or a function."""
         return as_loss(loss)
+
+    def as_metric(self, metric: Any) -> keras.metrics.Metric:
+        """A metric object from what users may give: an object, a class, a name, a config or a function."""
+        named = named_metric(metric, from_logits=getattr(self.loss, "from_logits", False))
+        return as_metric(metric) if named is None else named
 
     def compute_loss(
         self, step: TaskStep, loss: keras.losses.Loss, metrics: Sequence[Any], weighted_metrics: Sequence[Any]
@@ -255,11 +290,12 @@ class MetricTemplates:
 
     Args:
         metrics: Keras metrics as objects, classes, names or configs; one or a sequence.
+        as_metric: makes an object of one: a task's method.
     """
 
-    def __init__(self, metrics: Any):
+    def __init__(self, metrics: Any, as_metric: Callable[[Any], keras.metrics.Metric]):
         metrics = metrics if isinstance(metrics, list | tuple) else [metrics]
-        self._metrics = [_as_metric(metric) for metric in metrics]
+        self._metrics = [as_metric(metric) for metric in metrics]
 
     def create(self, prefix: str) -> list[keras.metrics.Metric]:
         """New metrics, each named ``<prefix>/<its own name>``."""
@@ -269,7 +305,8 @@ class MetricTemplates:
         return [keras.metrics.serialize(metric) for metric in self._metrics]
 
 
-def _as_metric(metric: Any) -> keras.metrics.Metric:
+def as_metric(metric: Any) -> keras.metrics.Metric:
+    """A metric object from an object, a class, a name, a config or a function."""
     if inspect.isclass(metric) and issubclass(metric, keras.metrics.Metric):
         return metric() if _named_by_arguments(metric) else metric(name=snake_case(metric.__name__))
     found = keras.metrics.get(metric)

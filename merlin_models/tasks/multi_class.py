@@ -11,7 +11,8 @@ from merlin_models.blocks.base import register
 from merlin_models.blocks.symbolic import rank_of
 from merlin_models.metrics import TopKMetricsAggregator, ranking_metrics
 from merlin_models.schema import ColumnSchema, Schema, Tags
-from merlin_models.tasks.base import PredictionTask
+from merlin_models.tasks.base import PredictionTask, snake_case
+from merlin_models.tasks.class_targets import targets_for
 
 
 @register
@@ -20,7 +21,7 @@ class MultiClassClassificationTask(PredictionTask):
 
     Args:
         target_name: see :class:`PredictionTask`; the tag is ``multi_class_classification``. The target is the class's
-            number, or with another loss and other metrics a row of numbers, one a class.
+            number, or with the loss "categorical_crossentropy" a row of numbers, one a class; that loss takes both.
         num_classes: number of classes; that of the column (its largest id plus one) if None and ``target_name`` is a
             column or a schema.
         task_name, task_block, sample_weight: as in :class:`PredictionTask`.
@@ -88,8 +89,14 @@ class MultiClassClassificationTask(PredictionTask):
     def as_loss(self, loss: Any) -> keras.losses.Loss:
         return loss_of_scores(loss, super().as_loss)
 
+    def as_metric(self, metric: Any) -> keras.metrics.Metric:
+        return metric_of_scores(metric, super().as_metric)
+
     def match(self, targets: Any, predictions: Any) -> tuple[Any, Any]:
         return match_classes(self.task_name, targets, predictions)
+
+    def targets_for(self, consumer: Any, targets: Any, predictions: Any) -> Any:
+        return targets_for(consumer, self.task_name, targets, predictions)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_classes": self.num_classes}
@@ -134,6 +141,16 @@ def loss_of_scores(loss: Any, otherwise: Any) -> keras.losses.Loss:
     if isinstance(loss, str | type) and loss in known:
         return known[loss](from_logits=True)
     return otherwise(loss)
+
+
+def metric_of_scores(metric: Any, otherwise: Any) -> keras.metrics.Metric:
+    """A metric object; the names and classes of categorical cross-entropies become those on scores."""
+    kinds = (keras.metrics.CategoricalCrossentropy, keras.metrics.SparseCategoricalCrossentropy)
+    for kind in kinds:
+        name = snake_case(kind.__name__)
+        if isinstance(metric, str | type) and metric in (kind, kind.__name__, name):
+            return kind(name=name, from_logits=True)
+    return otherwise(metric)
 
 
 def match_classes(task_name: str, targets: Any, predictions: Any) -> tuple[Any, Any]:

@@ -13,7 +13,8 @@ from merlin_models.blocks.weight_tying import EmbeddingTablePrediction
 from merlin_models.schema import ColumnSchema, Schema, Tags
 from merlin_models.tasks.base import PredictionTask
 from merlin_models.tasks.binary import BinaryClassificationTask
-from merlin_models.tasks.multi_class import loss_of_scores, match_classes, output_metrics
+from merlin_models.tasks.class_targets import targets_for
+from merlin_models.tasks.multi_class import loss_of_scores, match_classes, metric_of_scores, output_metrics
 from merlin_models.tasks.parallel import ParallelPredictionBlock, targets_of
 from merlin_models.tasks.regression import RegressionTask
 from merlin_models.tasks.sample_weight import ColumnBasedSampleWeight
@@ -200,8 +201,14 @@ class CategoricalOutput(ModelOutput):
     def as_loss(self, loss: Any) -> keras.losses.Loss:
         return loss_of_scores(loss, super().as_loss)
 
+    def as_metric(self, metric: Any) -> keras.metrics.Metric:
+        return metric_of_scores(metric, super().as_metric)
+
     def match(self, targets: Any, predictions: Any) -> tuple[Any, Any]:
         return match_classes(self.task_name, targets, predictions)
+
+    def targets_for(self, consumer: Any, targets: Any, predictions: Any) -> Any:
+        return targets_for(consumer, self.task_name, targets, predictions)
 
 
 def _only_column(schema: Schema) -> ColumnSchema:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import numbers
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -204,16 +205,44 @@ def targets_of(schema: Schema) -> list[tuple[ColumnSchema, type[PredictionTask]]
     return found
 
 
-def with_weights_of(block: keras.layers.Layer, loss_weights: Mapping[str, float] | None) -> dict[str, float] | None:
-    """Loss weights by target or task name, with the weights of a block that ends in several tasks where they say none."""
+def with_weights_of(block: keras.layers.Layer, loss_weights: Any) -> dict[str, float] | None:
+    """Loss weights by target or task name, with the weights of a block that ends in several tasks where they say none.
+
+    Args:
+        loss_weights: a dictionary; a list in the order of the tasks; or None.
+
+    Raises:
+        TypeError: for another kind of weights.
+        ValueError: for a list of another length.
+    """
     if isinstance(block, SequentialBlock):
         return with_weights_of(block.layers[-1], loss_weights)
-    weights = getattr(block, "task_weights", {})
-    given = dict(loss_weights or {})
-    for task in tasks_of(block):
+    weights, tasks = getattr(block, "task_weights", {}), tasks_of(block)
+    if isinstance(loss_weights, list | tuple):
+        in_order = one_for_each("loss_weights", loss_weights, tasks)
+        loss_weights = {task.task_name: weight for task, weight in zip(tasks, in_order, strict=True)}
+    given = {} if loss_weights is None else loss_weights
+    known = isinstance(given, Mapping) and all(isinstance(weight, numbers.Real) for weight in given.values())
+    if not known:
+        raise TypeError(
+            "loss_weights must be a dictionary from target or task to a number, or a list of a number for each task. "
+            f"Received: {loss_weights!r}"
+        )
+    given = dict(given)
+    for task in tasks:
         if task.task_name in weights and not {task.task_name, task.target_name} & set(given):
             given[task.task_name] = weights[task.task_name]
     return given or None
+
+
+def one_for_each(argument: str, values: Sequence[Any], tasks: Sequence[PredictionTask]) -> list[Any]:
+    """A list in the order of the tasks. Raises ValueError if it has not one entry for each."""
+    if len(values) != len(tasks):
+        raise ValueError(
+            f"{argument} must have an entry for each task, {[task.task_name for task in tasks]}, where it is a list. "
+            f"Received: {len(values)}"
+        )
+    return list(values)
 
 
 def tasks_of(block: keras.layers.Layer) -> list[PredictionTask]:

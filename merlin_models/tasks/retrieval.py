@@ -180,6 +180,7 @@ class ItemRetrievalTask(PredictionTask):
 
     def ids_and_weights(self, step: TaskStep) -> tuple[Any, Any, Any]:
         """The ids of the rows' items, or None where they are not known, and what rows count to metrics and to the loss."""
+        step = step._replace(targets=self.target_in(step.targets))
         return item_ids(step, self.item_id_name), *row_weights(step, self.task_name)
 
     def get_config(self) -> dict[str, Any]:

@@ -180,7 +180,7 @@ class SampledSoftmaxTask(PredictionTask):
         """The targets as ids, and what rows count to metrics and to the loss, as of :class:`ItemRetrievalTask`."""
         if step.targets is None:
             raise ValueError(f"Targets of task '{self.task_name}' must be item ids. Received: none")
-        return as_ids(step.targets), *row_weights(step._replace(targets=None), self.task_name)
+        return as_ids(self.target_in(step.targets)), *row_weights(step._replace(targets=None), self.task_name)
 
     # ---- vectors ----
 

@@ -56,10 +56,10 @@ def test_no_labels_gives_features_only():
     assert list(load(cat_names=["user"]).peek()) == ["user"]
 
 
-def test_several_labels_come_in_order():
+def test_several_labels_come_by_name():
     _, labels = load(cat_names=["user"], label_names=["watched", "clicked"]).peek()
-    assert [label.dtype for label in labels] == [tf.float32, tf.int64]
-    assert labels[1].numpy().ravel().tolist() == [1, 0, 1, 0, 1]
+    assert {name: label.dtype for name, label in labels.items()} == {"watched": tf.float32, "clicked": tf.int64}
+    assert labels["clicked"].numpy().ravel().tolist() == [1, 0, 1, 0, 1]
 
 
 def test_a_label_may_be_a_feature_too():

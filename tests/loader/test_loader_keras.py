@@ -214,10 +214,13 @@ def test_several_labels_in_fit():
     table = pa.table({"x": [0.0, 1.0, 2.0, 3.0], "a": [0, 0, 1, 1], "b": [0.5, 1.0, 1.5, 2.0]})
     loader = KerasSequenceLoader(table, 2, cont_names=["x"], label_names=["a", "b"])
     inputs = keras.Input((1,), name="x")
-    outputs = [keras.layers.Dense(1, activation="sigmoid")(inputs), keras.layers.Dense(1)(inputs)]
+    outputs = {"b": keras.layers.Dense(1)(inputs), "a": keras.layers.Dense(1, activation="sigmoid")(inputs)}
     model = keras.Model({"x": inputs}, outputs)
-    model.compile(optimizer="sgd", loss=["binary_crossentropy", "mse"])
+    model.compile(optimizer="sgd", loss={"a": "binary_crossentropy", "b": "mse"})
     assert np.isfinite(model.fit(loader, verbose=0).history["loss"][0])
+    predicted = model.predict(loader, verbose=0)["b"]
+    order = np.concatenate([labels["b"] for _, labels in loader])
+    assert predicted.shape == order.shape
 
 
 def test_one_and_two_batches(tmp_path):

@@ -109,8 +109,4 @@ class SyntheticData:
         """
         from merlin_models.loader.tensorflow import KerasSequenceLoader
 
-        loader = KerasSequenceLoader(self.dataset, batch_size, **arguments)
-        names = loader.label_names
-        if len(names) > 1:
-            loader.map(lambda features, labels: (features, dict(zip(names, labels, strict=True))))
-        return loader
+        return KerasSequenceLoader(self.dataset, batch_size, **arguments)
