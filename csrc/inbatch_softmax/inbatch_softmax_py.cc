@@ -54,23 +54,25 @@ class PythonSoftmax {
   }
 
   // The data of an array that must have a dtype and a shape.
-  void* Get(const py::object& object, const std::string& name, const std::string& dtype, const Shape& shape) {
-    return Data(Keep(object, name), dtype, shape);
+  void* Get(const py::object& object, const std::string& name, const std::string& dtype, const Shape& shape,
+            Access access = Access::kRead) {
+    return Data(Keep(object, name, access), dtype, shape);
   }
 
-  float* Floats(const py::object& object, const std::string& name, const Shape& shape) {
-    return static_cast<float*>(Get(object, name, "float32", shape));
+  float* Floats(const py::object& object, const std::string& name, const Shape& shape, Access access) {
+    return static_cast<float*>(Get(object, name, "float32", shape, access));
   }
 
   // Null for None.
   template <typename T>
-  T* Optional(const py::object& object, const std::string& name, const std::string& dtype, const Shape& shape) {
-    return object.is_none() ? nullptr : static_cast<T*>(Get(object, name, dtype, shape));
+  T* Optional(const py::object& object, const std::string& name, const std::string& dtype, const Shape& shape,
+              Access access = Access::kRead) {
+    return object.is_none() ? nullptr : static_cast<T*>(Get(object, name, dtype, shape, access));
   }
 
 #ifdef MERLIN_WITH_CUDA
   void* Workspace(const py::object& object, int64_t bytes) {
-    const Array& space = Keep(object, "workspace");
+    const Array& space = Keep(object, "workspace", Access::kWrite);
     space.RequireDType("uint8");
     Check(space.size() >= bytes, "workspace must have ", bytes, " bytes. Received: ", space.size());
     return space.data();
@@ -90,8 +92,8 @@ class PythonSoftmax {
     return array.data();
   }
 
-  const Array& Keep(const py::object& object, const std::string& name) {
-    arrays_.push_back(std::make_unique<Array>(object, name));
+  const Array& Keep(const py::object& object, const std::string& name, Access access = Access::kRead) {
+    arrays_.push_back(std::make_unique<Array>(object, name, access));
     Check(arrays_.back()->on_cuda() == on_cuda(), name, " must lie on the same device as queries");
     return *arrays_.back();
   }
@@ -132,14 +134,15 @@ void Forward(const py::object& queries, const py::object& positives, const py::o
   PythonSoftmax python(queries, positives, candidates, scale, positive_ids, candidate_ids, positive_log_q,
                        candidate_log_q, query_weights, tf32);
   InbatchSoftmax& call = python.call;
-  call.loss = python.Floats(loss, "loss", {call.batch});
-  call.log_sum = python.Floats(log_sum, "log_sum", {call.batch});
-  call.positive_score = python.Floats(positive_score, "positive_score", {call.batch});
-  call.rank = python.Optional<int64_t>(rank, "rank", "int64", {call.batch});
-  call.mean = python.Optional<float>(mean, "mean", "float32", {call.batch, call.dim});
+  call.loss = python.Floats(loss, "loss", {call.batch}, Access::kWrite);
+  call.log_sum = python.Floats(log_sum, "log_sum", {call.batch}, Access::kWrite);
+  call.positive_score = python.Floats(positive_score, "positive_score", {call.batch}, Access::kWrite);
+  call.rank = python.Optional<int64_t>(rank, "rank", "int64", {call.batch}, Access::kWrite);
+  call.mean = python.Optional<float>(mean, "mean", "float32", {call.batch, call.dim}, Access::kWrite);
   call.candidate_sums =
-      python.Optional<float>(candidate_sums, "candidate_sums", "float32", {call.candidates, call.dim});
-  call.candidate_weights = python.Optional<float>(candidate_weights, "candidate_weights", "float32", {call.candidates});
+      python.Optional<float>(candidate_sums, "candidate_sums", "float32", {call.candidates, call.dim}, Access::kWrite);
+  call.candidate_weights =
+      python.Optional<float>(candidate_weights, "candidate_weights", "float32", {call.candidates}, Access::kWrite);
   Check(call.candidate_sums || !call.candidate_weights, "candidate_weights must be None where candidate_sums are");
   Check(!python.on_cuda() || !call.candidate_sums, "candidate_sums must be None on a GPU");
   if (!python.on_cuda()) {
@@ -170,18 +173,20 @@ void Grad(const py::object& queries, const py::object& positives, const py::obje
   const InbatchSoftmax& call = python.call;
   const Shape rows{call.batch}, matrix{call.batch, call.dim};
   InbatchSoftmaxGradients grads{};
-  grads.log_sum = python.Floats(log_sum, "log_sum", rows);
-  grads.positive_score = python.Floats(positive_score, "positive_score", rows);
-  grads.mean = python.Floats(mean, "mean", matrix);
-  grads.log_sum_grad = python.Floats(log_sum_grad, "log_sum_grad", rows);
-  grads.positive_score_grad = python.Floats(positive_score_grad, "positive_score_grad", rows);
-  grads.queries = python.Get(queries_grad, "queries_grad", python.dtype(), matrix);
-  grads.positives = python.Get(positives_grad, "positives_grad", python.dtype(), matrix);
-  grads.keys = python.Get(candidates_grad, "candidates_grad", python.dtype(), {call.candidates, call.dim});
-  grads.scale = python.Floats(scale_grad, "scale_grad", {1});
-  grads.positive_log_q = python.Optional<float>(positive_log_q_grad, "positive_log_q_grad", "float32", rows);
-  grads.candidate_log_q =
-      python.Optional<float>(candidate_log_q_grad, "candidate_log_q_grad", "float32", {call.candidates});
+  grads.log_sum = python.Floats(log_sum, "log_sum", rows, Access::kRead);
+  grads.positive_score = python.Floats(positive_score, "positive_score", rows, Access::kRead);
+  grads.mean = python.Floats(mean, "mean", matrix, Access::kRead);
+  grads.log_sum_grad = python.Floats(log_sum_grad, "log_sum_grad", rows, Access::kRead);
+  grads.positive_score_grad = python.Floats(positive_score_grad, "positive_score_grad", rows, Access::kRead);
+  grads.queries = python.Get(queries_grad, "queries_grad", python.dtype(), matrix, Access::kWrite);
+  grads.positives = python.Get(positives_grad, "positives_grad", python.dtype(), matrix, Access::kWrite);
+  grads.keys =
+      python.Get(candidates_grad, "candidates_grad", python.dtype(), {call.candidates, call.dim}, Access::kWrite);
+  grads.scale = python.Floats(scale_grad, "scale_grad", {1}, Access::kWrite);
+  grads.positive_log_q =
+      python.Optional<float>(positive_log_q_grad, "positive_log_q_grad", "float32", rows, Access::kWrite);
+  grads.candidate_log_q = python.Optional<float>(candidate_log_q_grad, "candidate_log_q_grad", "float32",
+                                                 {call.candidates}, Access::kWrite);
   grads.candidate_sums =
       python.Optional<float>(candidate_sums, "candidate_sums", "float32", {call.candidates, call.dim});
   grads.candidate_weights =

@@ -46,6 +46,20 @@ def arrays_of(function):
         return {"grads[0]": floats(2, 3, 4)}, lambda grad: C.dot_interaction_grad(
             [floats(2, 3, 4)], floats(2, 3), [grad]
         )
+    softmax = (floats(3, 4), floats(3, 4), floats(3, 4), floats(1), np.arange(3), np.arange(3))
+    if function == "softmax":
+        names = ("loss", "log_sum", "positive_score", "mean")
+        return (
+            {name: floats(3, 4) if name == "mean" else floats(3) for name in names},
+            lambda *outputs: C.inbatch_softmax_forward(*softmax, *outputs[:3], mean=outputs[3]),
+        )
+    if function == "softmax grad":
+        names = ("queries_grad", "positives_grad", "candidates_grad", "scale_grad")
+        read = (floats(3), floats(3), floats(3, 4), floats(3), floats(3))
+        return (
+            {name: floats(1) if name == "scale_grad" else floats(3, 4) for name in names},
+            lambda *grads: C.inbatch_softmax_grad(*softmax, *read, *grads),
+        )
     bags = ([floats(3, 4)], [IDS, IDS], [0, 0], ["sum"] * 2, [None] * 2)
     if function == "lookup":
         return (
@@ -60,7 +74,10 @@ def arrays_of(function):
     )
 
 
-@pytest.mark.parametrize("function", ["bag", "bag grad", "update", "dot", "dot grad", "lookup", "lookup grad"])
+@pytest.mark.parametrize(
+    "function",
+    ["bag", "bag grad", "update", "dot", "dot grad", "softmax", "softmax grad", "lookup", "lookup grad"],
+)
 def test_what_is_written_must_be_writable(function):
     written, call = arrays_of(function)
     call(*written.values())
