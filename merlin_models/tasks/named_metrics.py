@@ -25,7 +25,8 @@ def accuracy(y_true: Any, y_pred: Any) -> Any:
     """
     y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
     if y_pred.shape[-1] == 1:
-        return keras.metrics.binary_accuracy(y_true, y_pred)
+        right = keras.metrics.binary_accuracy(y_true, y_pred)
+        return ops.squeeze(right, axis=-1) if rank_of(right) == rank_of(y_pred) else right
     if _of_classes(y_true, y_pred):
         return keras.metrics.sparse_categorical_accuracy(y_true, y_pred)
     return keras.metrics.categorical_accuracy(y_true, y_pred)

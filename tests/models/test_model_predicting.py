@@ -52,14 +52,14 @@ def test_batch_predict_of_dictionaries():
 @pytest.mark.parametrize("dtype", ["int16", "uint32", "bool"])
 def test_ids_of_all_integer_types(dtype):
     model, (rows, _) = small_model(), frame()
-    rows = rows.assign(movieId=rows["movieId"] % 2, y=0)
+    rows = rows.assign(movieId=rows["movieId"] % 2, rating_b=0)
     small = rows.assign(movieId=rows["movieId"].astype(dtype), genres=[np.array(row, dtype) for row in rows["genres"]])
     if dtype == "bool":
         small["genres"] = rows["genres"]
     expected = model.batch_predict(rows, batch_size=4)[TASK]
     np.testing.assert_array_equal(model.batch_predict(small, batch_size=4)[TASK], expected)
     model.compile("adam")
-    loader = ml.Loader(small, 4, cat_names=model.schema.column_names, label_names=["y"])
+    loader = ml.Loader(small, 4, cat_names=model.schema.column_names, label_names=["rating_b"])
     assert np.isfinite(model.fit(loader, verbose=0).history["loss"][0])
 
 
