@@ -193,15 +193,12 @@ class RetrievalModel(Model):
         check_reach([*plain, *weighted], recommender.k)
         self.reset_metrics()
 
-        def truth(batch: Batch) -> Any:
+        def truth_of(batch: Batch) -> Any:
             step = TaskStep(batch.features, self.schema, batch.targets, None, batch.sample_weight, False)
             return self._task().ids_and_weights(step)
 
-        def own_of(batch: Batch) -> np.ndarray:
-            return np.asarray(truth(batch)[0])
-
-        for batch, rank in recommender.ranks(x, own_of, exclude_seen, batch_size or 1024, y, sample_weight):
-            _, counted, weights = truth(batch)
+        found = recommender.ranks(x, truth_of, exclude_seen, batch_size or 1024, y, sample_weight)
+        for rank, counted, weights in found:
             update_from_rank(plain, rank, counted)
             update_from_rank(weighted, rank, weights)
         results = results_of([*plain, *weighted])

@@ -158,7 +158,8 @@ class TopKEncoder(Exportable, SavedWhole, SymbolicBuild, keras.Model):
         before = self.k
         self.topk_layer.k = before if k is None else k
         try:
-            found = [prediction for _, prediction in self.predictions(queries, exclude_seen, batch_size)]
+            self._check_indexed()
+            found = [self._prediction(*each) for each in self._with_seen(queries, exclude_seen, batch_size)]
         finally:
             self.topk_layer.k = before
         return TopKPrediction(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
@@ -172,21 +173,14 @@ class TopKEncoder(Exportable, SavedWhole, SymbolicBuild, keras.Model):
         """:meth:`recommend` of a data set's rows."""
         return self.recommend(dataset, batch_size=batch_size)
 
-    def predictions(
-        self,
-        queries: Any,
-        exclude_seen: Any,
-        batch_size: int,
-        targets: Any = None,
-        sample_weight: Any = None,
-        own_of: Callable[[Batch], np.ndarray] | None = None,
-    ) -> Iterator[tuple[Batch, TopKPrediction]]:
-        """The batches of a data set, each with its prediction; arguments as of :meth:`recommend` and :meth:`evaluate`.
-
-        ``own_of`` tells a batch's own candidates (rows,), which their rows get although they are seen.
-        """
+    def _check_indexed(self) -> None:
         if not self.topk_layer.num_candidates:
             raise ValueError("index_candidates() must be called before candidates can be recommended.")
+
+    def _with_seen(
+        self, queries: Any, exclude_seen: Any, batch_size: int, targets: Any = None, sample_weight: Any = None
+    ) -> Iterator[tuple[Batch, np.ndarray | None]]:
+        """The batches of a data set, each with what its rows do not get, or None; arguments as of :meth:`evaluate`."""
         user = None
         if exclude_seen is not None:
             user = id_column(self.schema, None, Tags.USER_ID)
@@ -194,25 +188,34 @@ class TopKEncoder(Exportable, SavedWhole, SymbolicBuild, keras.Model):
         if isinstance(queries, np.ndarray | Sequence) and not isinstance(queries, str):
             queries = as_features(np.asarray(queries), self.schema)
         for batch in batches_of(queries, self.schema, batch_size, targets, sample_weight):
-            exclude = None if seen is None else seen.of(ids_of(batch.features, user))
-            if exclude is not None and own_of is not None:
-                exclude = np.where(exclude == own_of(batch)[:, np.newaxis], NO_ID, exclude)
-            features = self.schema.filter_columns_from_dict(batch.features) if self.schema else batch.features
-            scores, identifiers = self(features, exclude=exclude, training=False)
-            yield batch, TopKPrediction(np.asarray(scores), np.asarray(identifiers))
+            yield batch, None if seen is None else seen.of(ids_of(batch.features, user))
+
+    def _prediction(self, batch: Batch, exclude: np.ndarray | None) -> TopKPrediction:
+        features = self.schema.filter_columns_from_dict(batch.features) if self.schema else batch.features
+        return TopKPrediction(*map(np.asarray, self(features, exclude=exclude, training=False)))
 
     def ranks(
-        self, queries: Any, own_of: Callable[[Batch], np.ndarray], exclude_seen: Any, batch_size: int, *others: Any
-    ) -> Iterator[tuple[Batch, np.ndarray]]:
-        """The batches of a data set, each with the places of its rows' own candidates; arguments as of :meth:`predictions`.
+        self,
+        queries: Any,
+        truth_of: Callable[[Batch], tuple[Any, ...]],
+        exclude_seen: Any,
+        batch_size: int,
+        *others: Any,
+    ) -> Iterator[tuple[Any, ...]]:
+        """The places of each batch's own candidates, and what ``truth_of`` tells of a batch beside their ids (rows,).
 
-        A place is -1 where the candidate is not among the first k. A UserWarning tells how many are not in the catalogue.
+        A place is -1 where the candidate is not among the first k. Rows get their own candidates although they are seen. A
+        UserWarning tells how many are not in the catalogue. Arguments as of :meth:`evaluate`.
         """
-        known, rows, missing = self.topk_layer.candidate_ids() if self.topk_layer.num_candidates else (), 0, 0
-        for batch, prediction in self.predictions(queries, exclude_seen, batch_size, *others, own_of=own_of):
-            ids = own_of(batch)
+        self._check_indexed()
+        known, rows, missing = self.topk_layer.candidate_ids(), 0, 0
+        for batch, exclude in self._with_seen(queries, exclude_seen, batch_size, *others):
+            own, *more = truth_of(batch)
+            ids = np.asarray(own)
+            if exclude is not None:
+                exclude = np.where(exclude == ids[:, np.newaxis], NO_ID, exclude)
             rows, missing = rows + len(ids), missing + int(np.count_nonzero(~np.isin(ids, known)))
-            yield batch, rank_in(prediction, ids)
+            yield rank_in(self._prediction(batch, exclude), ids), *more
         if missing:
             warnings.warn(
                 f"{missing} of {rows} rows have an item that is not in the catalogue. They count as misses.",
@@ -269,8 +272,8 @@ class TopKEncoder(Exportable, SavedWhole, SymbolicBuild, keras.Model):
         check_reach(metrics, self.k)
         for metric in metrics:
             metric.reset_state()
-        for batch, rank in self.ranks(x, _targets_of, exclude_seen, batch_size, y, sample_weight):
-            update_from_rank(metrics, rank, batch.sample_weight)
+        for rank, weights in self.ranks(x, _truth_of, exclude_seen, batch_size, y, sample_weight):
+            update_from_rank(metrics, rank, weights)
         results = results_of(metrics)
         return results if return_dict else list(results.values())
 
@@ -316,10 +319,11 @@ class TopKEncoder(Exportable, SavedWhole, SymbolicBuild, keras.Model):
         return cls(**config)
 
 
-def _targets_of(batch: Batch) -> np.ndarray:
+def _truth_of(batch: Batch) -> tuple[np.ndarray, Any]:
+    """The ids of a batch's own candidates, and their weights."""
     if batch.targets is None:
         raise ValueError("Targets must be the ids of the true candidates. Received: none")
-    return ids_of({"targets": batch.targets}, "targets")
+    return ids_of({"targets": batch.targets}, "targets"), batch.sample_weight
 
 
 def rank_in(prediction: TopKPrediction, ids: np.ndarray) -> np.ndarray:
