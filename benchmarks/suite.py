@@ -137,9 +137,8 @@ def commands(
             }
             given = [(flag, value) for flag, value in arguments.items() if value]
             label = f"{name} (@{runtime})" if device == "cuda" else name
-            apart = (
-                ["--apart"] if device == "cpu" and not quick else []
-            )  # tables of several cases do not fit side by side
+            # Tables of several cases do not fit side by side.
+            apart = ["--apart"] if device == "cpu" and not quick else []
             processes[label] = [part.op, *itertools.chain.from_iterable(given), *apart]
     return processes
 
