@@ -5,6 +5,7 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+#include <atomic>
 #include <cstdint>
 #include <type_traits>
 
@@ -19,6 +20,23 @@ inline void CheckCuda(cudaError_t status, const char* what) {
   throw DeviceFailure(Concat(what, " failed: ", cudaGetErrorString(status)));
 }
 inline void CheckLaunch(const char* kernel) { CheckCuda(cudaGetLastError(), kernel); }
+
+// What kernels need that move 16 bytes at once. Arrays through DLPack may begin anywhere.
+inline bool IsAligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
+inline std::string Misaligned(const void* pointer) {
+  return Concat(reinterpret_cast<uintptr_t>(pointer) % 16, " bytes behind one");
+}
+
+// More shared memory than a kernel has by itself, once for each device: the attribute belongs to the current one.
+template <typename Kernel>
+void AllowSharedMemory(Kernel* kernel, int bytes, std::atomic<uint64_t>& devices) {
+  int device = 0;
+  CheckCuda(cudaGetDevice(&device), "cudaGetDevice");
+  const uint64_t bit = uint64_t{1} << (device % 64);
+  if (device < 64 && (devices.load(std::memory_order_acquire) & bit) != 0) return;
+  CheckCuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "cudaFuncSetAttribute");
+  devices.fetch_or(bit, std::memory_order_release);
+}
 
 // N elements that one thread moves at once: 16, 4 or 2 bytes.
 template <typename T, int N>

@@ -59,10 +59,9 @@ void PlaceGradients(const Interaction& call, GradientPlace (&places)[kMaxInterac
 }
 
 bool RowsAreAligned(const Interaction& call, bool with_gradients) {
-  const auto aligned = [](const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; };
   bool all = call.dim * SizeOf(call.dtype) % 16 == 0;
   for (const InteractionPart& part : call.parts) {
-    all = all && (part.data == nullptr || aligned(part.data)) && (!with_gradients || aligned(part.grad));
+    all = all && (part.data == nullptr || IsAligned(part.data)) && (!with_gradients || IsAligned(part.grad));
   }
   return all;
 }

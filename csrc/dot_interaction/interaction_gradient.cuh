@@ -17,8 +17,6 @@
 namespace merlin {
 namespace {
 
-constexpr int kMaxShared = 200 * 1024;
-
 struct GradientArgs {
   InteractionArgs x;
   const char* grad;
@@ -227,8 +225,7 @@ void LaunchGradient(const GradientArgs& args, cudaStream_t stream) {
   using T = typename Rows::Element;
   const auto kernel = interaction_gradient_kernel<Rows, kVector, kExact>;
   const int staged = StagedBytes(args.x.width * static_cast<int>(sizeof(T)));
-  int warps = 4;
-  while (warps > 1 && warps * 2 * staged > kMaxShared) warps /= 2;
+  const int warps = WarpsWithin(0, 2 * staged);
   const int shared = warps * 2 * staged;
   const auto blocks = std::min((args.x.batch + warps - 1) / warps, BlocksAtOnce(kernel, warps * kWarp, shared));
   kernel<<<static_cast<unsigned>(blocks), warps * kWarp, shared, stream>>>(args, staged);

@@ -140,14 +140,15 @@ __global__ void __launch_bounds__(kThreads, sizeof(Table) == 2 ? 4 : 3)
   extern __shared__ __align__(16) char shared[];
   uint16_t* const list = reinterpret_cast<uint16_t*>(shared);
   const int lane = threadIdx.x % kWarp, group = lane / 4, quad = lane % 4;
+  const int warps = static_cast<int>(blockDim.x) / kWarp;
   char* const own_memory = shared + kProductListBytes<kTiles> + (threadIdx.x / kWarp) * memory.bytes;
-  ListProducts<T, kTiles>(args.x, list);
+  ListProducts<T, kTiles>(args.x, warps, list);
   __syncthreads();
   const char** const rows = reinterpret_cast<const char**>(own_memory + memory.rows);
   int* const codes = reinterpret_cast<int*>(own_memory + memory.codes);
   char* const vectors = own_memory + memory.vectors;
-  const int64_t step = int64_t{gridDim.x} * kWarps;
-  int64_t sample = int64_t{blockIdx.x} * kWarps + threadIdx.x / kWarp;
+  const int64_t step = int64_t{gridDim.x} * warps;
+  int64_t sample = int64_t{blockIdx.x} * warps + threadIdx.x / kWarp;
   if (sample >= args.x.batch) return;
 
   // What no unit writes, the end of a chunk behind short rows, stays zero.
@@ -206,9 +207,10 @@ void LaunchPooled(const InteractionArgs& x, T* output, cudaStream_t stream) {
   args.row_bytes = (std::max(vector, kChunkBytes) + 127) / 128 * 128 + 64;
   args.staged_bytes = StagedRowBytes(x.width, sizeof(T));
   const PooledMemory memory = MemoryOf(args);
-  const int shared = kProductListBytes<kTiles> + kWarps * memory.bytes;
-  const auto blocks = std::min((x.batch + kWarps - 1) / kWarps, BlocksAtOnce(kernel, kThreads, shared));
-  kernel<<<static_cast<unsigned>(blocks), kThreads, shared, stream>>>(args, output, memory);
+  const int warps = WarpsWithin(kProductListBytes<kTiles>, memory.bytes);
+  const int shared = kProductListBytes<kTiles> + warps * memory.bytes;
+  const auto blocks = std::min((x.batch + warps - 1) / warps, BlocksAtOnce(kernel, warps * kWarp, shared));
+  kernel<<<static_cast<unsigned>(blocks), warps * kWarp, shared, stream>>>(args, output, memory);
   CheckLaunch("pooled_interaction_kernel");
 }
 

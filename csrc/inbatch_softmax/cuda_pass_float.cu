@@ -1,6 +1,6 @@
 // The pass in float32 arithmetic, for any device and up to 512 dimensions: what "float32" precision runs, and what runs
 // where there are no instructions of compute capability 9.0, or too many dimensions for them.
-#include <mutex>
+#include <atomic>
 
 #include "common/cuda_utils.cuh"
 #include "inbatch_softmax/cuda_pass.cuh"
@@ -175,12 +175,8 @@ __global__ void __launch_bounds__(kThreads) softmax_float_kernel(const __grid_co
 template <int kDim, Pass kPass>
 void softmax_float_launch(const PassCall& call, cudaStream_t stream) {
   constexpr int kBytes = sizeof(Shared<kDim>);
-  static std::once_flag once;
-  std::call_once(once, [] {
-    CheckCuda(
-        cudaFuncSetAttribute(softmax_float_kernel<kDim, kPass>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
-        "cudaFuncSetAttribute");
-  });
+  static std::atomic<uint64_t> devices{0};
+  AllowSharedMemory(softmax_float_kernel<kDim, kPass>, kBytes, devices);
   const int64_t blocks = PaddedRows(call.num_rows) / kSide * call.splits;
   softmax_float_kernel<kDim, kPass><<<static_cast<unsigned>(blocks), kThreads, kBytes, stream>>>(call);
   CheckLaunch("softmax_float_kernel");

@@ -1,5 +1,5 @@
 // The pass over float16 tiles, for compute capability 9.0: exponentials of scores that never leave the registers.
-#include <mutex>
+#include <atomic>
 
 #include "common/cuda_utils.cuh"
 #include "inbatch_softmax/cuda_pass.cuh"
@@ -349,12 +349,8 @@ __global__ void __launch_bounds__(kThreads, 1) softmax_hopper_kernel(const __gri
 template <int kDim, Pass kPass, bool kRank>
 void softmax_hopper_launch(const PassCall& call, cudaStream_t stream) {
   constexpr uint32_t kBytes = Layout<kDim>::kBytes;
-  static std::once_flag once;
-  std::call_once(once, [] {
-    CheckCuda(cudaFuncSetAttribute(softmax_hopper_kernel<kDim, kPass, kRank>,
-                                   cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
-              "cudaFuncSetAttribute");
-  });
+  static std::atomic<uint64_t> devices{0};
+  AllowSharedMemory(softmax_hopper_kernel<kDim, kPass, kRank>, kBytes, devices);
   const int64_t blocks = PaddedRows(call.num_rows) / kRowTile * call.splits;
   softmax_hopper_kernel<kDim, kPass, kRank><<<static_cast<unsigned>(blocks), kThreads, kBytes, stream>>>(call);
   CheckLaunch("softmax_hopper_kernel");

@@ -134,6 +134,21 @@ def test_forward_without_rank_and_mean(rng, device):
         np.testing.assert_allclose(device.back(result), outputs[name], rtol=1e-6)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("wrong", ["workspace", "mean"])
+def test_a_gpu_needs_aligned_arrays(rng, wrong):
+    device, case = Device("torch"), random_case(rng, 33, 70, 20, 0.1)
+    results = {name: device.poisoned(33) for name in ("loss", "log_sum", "positive_score")}
+    workspace, _ = device.workspaces(33, 70, 20, "float32")
+    results |= {"mean": device.poisoned((33, 20)), **workspace}
+    native.inbatch_softmax_forward(**inputs_of(case, device), **results)
+    array = results[wrong]
+    place = device.torch.zeros(array.numel() + 1, dtype=array.dtype, device="cuda")[1:].view(array.shape)
+    behind = array.element_size()
+    with pytest.raises(native.InvalidArgument, match=f"{wrong} must begin at .* Received: {behind} bytes behind one"):
+        native.inbatch_softmax_forward(**inputs_of(case, device), **{**results, wrong: place})
+
+
 def test_there_is_no_matrix_of_scores(run_python):
     done = run_python(
         "import resource\n"

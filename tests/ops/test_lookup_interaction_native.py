@@ -132,6 +132,12 @@ def test_more_samples_than_a_wave_of_blocks(rng, dtype):
     check(rng, Device("torch"), 20011, (2,) * 9, 8, dtype, dtype)
 
 
+@pytest.mark.parametrize(("table_dtype", "dtype"), TYPES)
+def test_largest_shape(rng, device, table_dtype, dtype):
+    """On CUDA, of all the most shared memory, with fewer samples a block than else."""
+    check(rng, device, 29, (16,) * 31, 1024, table_dtype, dtype, concat_first=True, pad_to=1024)
+
+
 def test_results_repeat_to_the_bit(rng, device):
     problem = Problem(rng, 100, (1, 3) * 10, 32, "float32", "float32")
     one, other = problem.run(device), problem.run(device)
@@ -210,6 +216,28 @@ def test_gradients_of_first_are_asked_for_with_first():
         native.lookup_interaction_grad(**arguments, first_grad=np.zeros((4, 16), np.float32))
     with pytest.raises(native.InvalidArgument, match=r"pooled_grad must have dtype float32 and shape \(4, 32\)"):
         native.lookup_interaction_grad(**{**arguments, "pooled_grad": np.zeros((4, 16), np.float32)})
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("wrong", ["tables", "first", "pooled_grad", "first_grad"])
+def test_a_gpu_needs_aligned_arrays(rng, wrong):
+    device, problem = Device("torch"), Problem(rng, 4, (1, 1), 16, "float32", "float32")
+    pooled, first = (device.to(np.zeros((4, width), np.float32)) for width in (32, 16))
+    arguments = {
+        **problem.arguments(device),
+        "grad": device.to(problem.grad),
+        "pooled_grad": pooled,
+        "first_grad": first,
+    }
+    native.lookup_interaction_grad(**arguments)
+
+    def moved(array):
+        place = device.torch.zeros(array.numel() + 1, dtype=array.dtype, device="cuda")[1:].view(array.shape)
+        return place.copy_(array)
+
+    arguments[wrong] = list(map(moved, arguments[wrong])) if wrong == "tables" else moved(arguments[wrong])
+    with pytest.raises(native.InvalidArgument, match=r"a multiple of 16 bytes in .*Received: 4 bytes behind one"):
+        native.lookup_interaction_grad(**arguments)
 
 
 @pytest.mark.gpu
