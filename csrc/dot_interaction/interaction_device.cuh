@@ -269,14 +269,8 @@ void PlaceGradients(const Interaction& call, GradientPlace (&places)[kMaxInterac
 bool RowsAreAligned(const Interaction& call, bool with_gradients);
 int Multiprocessors();
 
-// Warps of a block that take a sample each, 4 or as many as there is shared memory for: 99 KB are what any device of
-// compute capability 8.0 and newer lets a block have, and a warp alone never needs more.
-constexpr int kWarps = 4;
-inline int WarpsWithin(int bytes_of_block, int bytes_of_warp) {
-  int warps = kWarps;
-  while (warps > 1 && bytes_of_block + warps * bytes_of_warp > 99 * 1024) warps /= 2;
-  return warps;
-}
+constexpr int kWarps = 4;              // of a block whose warps take a sample each
+constexpr int kMaxShared = 99 * 1024;  // bytes that all devices of compute capability 8.0 and newer let a block have
 
 // Lets the kernel have `shared` bytes a block, and returns how many blocks of `threads` the device runs at once.
 template <typename Kernel>

@@ -102,15 +102,15 @@ __device__ __forceinline__ void ForEachProduct(Body&& body) {
 }
 
 // Lists for every lane where its products go in the packed row, in bytes: the same in every sample, and dear to compute
-// for each. What is no pair goes behind the row, to a place of the lane's own. By the `warps` of a block, a power of
-// two; its threads must meet before the list is read.
-template <typename T, int kTiles>
-__device__ __forceinline__ void ListProducts(const InteractionArgs& args, int warps, uint16_t* list) {
+// for each. What is no pair goes behind the row, to a place of the lane's own. By the warps of a block; its threads
+// must meet before the list is read.
+template <typename T, int kTiles, int kBlockWarps>
+__device__ __forceinline__ void ListProducts(const InteractionArgs& args, uint16_t* list) {
   const int lane = threadIdx.x % kWarp, group = lane / 4, quad = lane % 4;
   const Pairs pairs(args);
   const int first_pair = args.concat_first ? args.dim : 0;
   ForEachProduct<kTiles>([&](int number, int m, int n, int k) {
-    if ((number & (warps - 1)) != static_cast<int>(threadIdx.x) / kWarp) return;
+    if (number % kBlockWarps != threadIdx.x / kWarp) return;
     const int i = 16 * m + group + (k / 2) * 8, j = 8 * n + 2 * quad + k % 2;
     const int place = pairs.has(i, j) ? first_pair + pairs(i, j) : args.width + lane;
     list[(number / 8 * kWarp + lane) * 8 + number % 8] = static_cast<uint16_t>(place * sizeof(T));
@@ -150,7 +150,7 @@ __global__ void __launch_bounds__(kThreads, BlocksAProcessor(kTiles, kChunks))
   uint16_t* const list = reinterpret_cast<uint16_t*>(shared);
   const int lane = threadIdx.x % kWarp, group = lane / 4, quad = lane % 4;
   char* const staging = shared + kProductListBytes<kTiles> + (threadIdx.x / kWarp) * staged_bytes;
-  ListProducts<T, kTiles>(args, kWarps, list);
+  ListProducts<T, kTiles, kWarps>(args, list);
   __syncthreads();
   const int64_t step = int64_t{gridDim.x} * kWarps;
   int64_t sample = int64_t{blockIdx.x} * kWarps + threadIdx.x / kWarp;

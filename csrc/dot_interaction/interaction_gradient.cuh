@@ -225,10 +225,9 @@ void LaunchGradient(const GradientArgs& args, cudaStream_t stream) {
   using T = typename Rows::Element;
   const auto kernel = interaction_gradient_kernel<Rows, kVector, kExact>;
   const int staged = StagedBytes(args.x.width * static_cast<int>(sizeof(T)));
-  const int warps = WarpsWithin(0, 2 * staged);
-  const int shared = warps * 2 * staged;
-  const auto blocks = std::min((args.x.batch + warps - 1) / warps, BlocksAtOnce(kernel, warps * kWarp, shared));
-  kernel<<<static_cast<unsigned>(blocks), warps * kWarp, shared, stream>>>(args, staged);
+  const int shared = kWarps * 2 * staged;
+  const auto blocks = std::min((args.x.batch + kWarps - 1) / kWarps, BlocksAtOnce(kernel, kWarps * kWarp, shared));
+  kernel<<<static_cast<unsigned>(blocks), kWarps * kWarp, shared, stream>>>(args, staged);
   CheckLaunch("interaction_gradient_kernel");
 }
 

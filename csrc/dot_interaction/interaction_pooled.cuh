@@ -133,22 +133,23 @@ __device__ __forceinline__ void Pool(const PooledArgs& args, UnitRows unit, int 
   }
 }
 
-template <typename T, typename Table, int kTiles, bool kExact>
-__global__ void __launch_bounds__(kThreads, sizeof(Table) == 2 ? 4 : 3)
+// kBlockWarps: a constant, since computing with the block's size costs the 2-byte kernel a sixth of its speed
+// (docs/performance.md).
+template <typename T, typename Table, int kTiles, bool kExact, int kBlockWarps>
+__global__ void __launch_bounds__(kBlockWarps* kWarp, (sizeof(Table) == 2 ? 4 : 3) * (kWarps / kBlockWarps))
     pooled_interaction_kernel(const __grid_constant__ PooledArgs args, T* output, PooledMemory memory) {
   constexpr int kRows = 2 * kTiles, kElements = kChunkBytes / sizeof(T), kPart = kPartBytes / sizeof(Table);
   extern __shared__ __align__(16) char shared[];
   uint16_t* const list = reinterpret_cast<uint16_t*>(shared);
   const int lane = threadIdx.x % kWarp, group = lane / 4, quad = lane % 4;
-  const int warps = static_cast<int>(blockDim.x) / kWarp;
   char* const own_memory = shared + kProductListBytes<kTiles> + (threadIdx.x / kWarp) * memory.bytes;
-  ListProducts<T, kTiles>(args.x, warps, list);
+  ListProducts<T, kTiles, kBlockWarps>(args.x, list);
   __syncthreads();
   const char** const rows = reinterpret_cast<const char**>(own_memory + memory.rows);
   int* const codes = reinterpret_cast<int*>(own_memory + memory.codes);
   char* const vectors = own_memory + memory.vectors;
-  const int64_t step = int64_t{gridDim.x} * warps;
-  int64_t sample = int64_t{blockIdx.x} * warps + threadIdx.x / kWarp;
+  const int64_t step = int64_t{gridDim.x} * kBlockWarps;
+  int64_t sample = int64_t{blockIdx.x} * kBlockWarps + threadIdx.x / kWarp;
   if (sample >= args.x.batch) return;
 
   // What no unit writes, the end of a chunk behind short rows, stays zero.
@@ -195,9 +196,18 @@ __global__ void __launch_bounds__(kThreads, sizeof(Table) == 2 ? 4 : 3)
   }
 }
 
+template <typename T, typename Table, int kTiles, bool kExact, int kBlockWarps>
+void LaunchPooled(const PooledArgs& args, const PooledMemory& memory, T* output, cudaStream_t stream) {
+  const auto kernel = pooled_interaction_kernel<T, Table, kTiles, kExact, kBlockWarps>;
+  const int shared = kProductListBytes<kTiles> + kBlockWarps * memory.bytes;
+  const auto blocks =
+      std::min((args.x.batch + kBlockWarps - 1) / kBlockWarps, BlocksAtOnce(kernel, kBlockWarps * kWarp, shared));
+  kernel<<<static_cast<unsigned>(blocks), kBlockWarps * kWarp, shared, stream>>>(args, output, memory);
+  CheckLaunch("pooled_interaction_kernel");
+}
+
 template <typename T, typename Table, int kTiles, bool kExact>
 void LaunchPooled(const InteractionArgs& x, T* output, cudaStream_t stream) {
-  const auto kernel = pooled_interaction_kernel<T, Table, kTiles, kExact>;
   PooledArgs args{x, 0, 0, 0, 0};
   const int bytes = std::min(x.dim * static_cast<int>(sizeof(Table)), kPartBytes);
   args.lanes = LanesFor(bytes / 16);
@@ -207,11 +217,10 @@ void LaunchPooled(const InteractionArgs& x, T* output, cudaStream_t stream) {
   args.row_bytes = (std::max(vector, kChunkBytes) + 127) / 128 * 128 + 64;
   args.staged_bytes = StagedRowBytes(x.width, sizeof(T));
   const PooledMemory memory = MemoryOf(args);
-  const int warps = WarpsWithin(kProductListBytes<kTiles>, memory.bytes);
-  const int shared = kProductListBytes<kTiles> + warps * memory.bytes;
-  const auto blocks = std::min((x.batch + warps - 1) / warps, BlocksAtOnce(kernel, warps * kWarp, shared));
-  kernel<<<static_cast<unsigned>(blocks), warps * kWarp, shared, stream>>>(args, output, memory);
-  CheckLaunch("pooled_interaction_kernel");
+  // The largest shapes need 140 KB for four warps.
+  const int wanted = kProductListBytes<kTiles> + kWarps * memory.bytes;
+  wanted <= kMaxShared ? LaunchPooled<T, Table, kTiles, kExact, kWarps>(args, memory, output, stream)
+                       : LaunchPooled<T, Table, kTiles, kExact, kWarps / 2>(args, memory, output, stream);
 }
 
 }  // namespace

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +13,7 @@ from merlin_models import _native
 from merlin_models.ops.bags import Bags, check_ids, op_inputs
 from merlin_models.ops.lookups import Lookup, current_recorder
 from merlin_models.ops.portable import compiled_ops, is_portable
+from merlin_models.ops.stock_bags import stock_embedding_bag
 
 COMBINERS = ("sum", "mean", "sqrtn", "max")
 TABLE_DTYPES = (tf.float32, tf.float16, tf.bfloat16)
@@ -81,8 +80,8 @@ def embedding_bag(
     table_dtype = tf.as_dtype(tables[0].dtype)
     output_dtype = check_output_dtype(table_dtype if output_dtype is None else output_dtype, table_dtype)
     if is_portable():
-        by_feature = zip(table_of_feature, features, combiners, names, strict=True)
-        outputs = [tf.cast(_stock_pooled(tables[t], *others), output_dtype) for t, *others in by_feature]
+        pooled = stock_embedding_bag(tables, features, table_of_feature, combiners, names)
+        outputs = [tf.cast(each, output_dtype) for each in pooled]
         return tf.concat(outputs, axis=1) if concat else outputs
     resource = isinstance(tables[0], tf.Variable)
     recorder = current_recorder() if resource else None
@@ -194,58 +193,6 @@ def _gradient(resource: bool):
         return [*table_grads, *[None] * (num_features + num_splits), *(weights_grad if num_weights else [])]
 
     return gradient
-
-
-def _stock_pooled(table: Any, bags: Bags, combiner: str, name: str) -> tf.Tensor:
-    """One feature of :func:`embedding_bag` in stock ops: (bags, dim), float32 or, of one id a bag, as the table."""
-    ids, weights = bags.values, bags.weights
-    # Names are what the errors of an id out of range and of wrong row_splits show.
-    of_feature = re.sub("[^A-Za-z0-9_.]", "_", f"of_{name}")
-    one_length = bags.row_splits is None and bags.padding_id is None
-    if one_length:
-        total, greatest = (functools.partial(reduce, axis=1) for reduce in (tf.reduce_sum, tf.reduce_max))
-    else:
-        ids, weights, total, greatest = _stock_segments(bags, f"row_splits_{of_feature}")
-    rows = tf.gather(table, ids, name=f"ids_{of_feature}")
-    if one_length and ids.shape[1] == 1 and weights is None:
-        return tf.squeeze(rows, axis=1)
-    rows = tf.cast(rows, tf.float32)
-    counted = tf.ones_like(ids, tf.float32) if weights is None else weights
-    if combiner == "max":
-        return tf.where(total(counted)[:, tf.newaxis] > 0, greatest(rows), 0.0)
-    if weights is not None:
-        rows = rows * weights[..., tf.newaxis]
-    if combiner == "sum":
-        return total(rows)
-    divisor = total(counted) if combiner == "mean" else tf.sqrt(total(counted * counted))
-    return tf.math.divide_no_nan(total(rows), divisor[:, tf.newaxis])
-
-
-def _stock_segments(bags: Bags, name: str) -> tuple[tf.Tensor, tf.Tensor | None, Any, Any]:
-    """The ids that are no padding, (n,), their weights, and functions that give the sum and the greatest of each bag's
-    values of n: zeros for bags without any. Segments are sorted, which on a CPU is twice as fast."""
-    ids, weights = bags.values, bags.weights
-    if bags.row_splits is None:
-        num_bags, static = tf.shape(ids)[0], ids.shape[0]
-        bag = tf.broadcast_to(tf.range(num_bags)[:, tf.newaxis], tf.shape(ids))
-    else:
-        splits, count = bags.row_splits, tf.cast(tf.size(ids), bags.row_splits.dtype)
-        ends, static = splits[1:], None
-        num_bags = tf.size(ends)
-        bag = tf.searchsorted(ends, tf.range(count), side="right")
-        right = (splits[0] == 0) & (splits[-1] == count) & tf.reduce_all(ends >= splits[:-1])
-        bag = tf.where(right, bag, -1)  # which the reductions refuse
-    if bags.padding_id is not None:
-        keep = tf.not_equal(ids, tf.constant(bags.padding_id, ids.dtype))
-        ids, bag = tf.boolean_mask(ids, keep), tf.boolean_mask(bag, keep)
-        weights = None if weights is None else tf.boolean_mask(weights, keep)
-
-    def of_bags(reduce: Callable[..., tf.Tensor], values: tf.Tensor) -> tf.Tensor:
-        reduced = reduce(values, bag, name=name)  # up to the last bag that has values
-        missing = [[0, num_bags - tf.shape(reduced)[0]], *[[0, 0]] * (values.shape.rank - 1)]
-        return tf.ensure_shape(tf.pad(reduced, missing), [static, *values.shape[1:]])
-
-    return ids, weights, *(functools.partial(of_bags, reduce) for reduce in (tf.math.segment_sum, tf.math.segment_max))
 
 
 def text_of(value: bytes | str) -> str:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-# Sure to exist wherever an export is loaded. What is decided there waits for a GPU once, not for each list.
-_HOST = "/device:CPU:0"
+from merlin_models.ops.stock_bags import HOST, assert_each
 
 
 def checked_lists(
@@ -31,25 +30,18 @@ def checked_lists(
         ]
     )
     lengths, counts = tf.stack([tf.size(x) for x in offsets]), tf.stack([tf.size(x) for x in values])
-    with tf.device(_HOST):
+    with tf.device(HOST):
         lengths = tf.identity(lengths)
         fits = tf.equal(lengths, tf.reduce_max(lengths)) & (lengths > 0)
-        check = _assert(fits, rules, "lengths:", lengths)
+        check = assert_each(fits, rules, "lengths:", lengths)
     with tf.control_dependencies([check]):
         table = tf.stack(offsets)  # (lists, batch + 1)
     smallest_step = tf.reduce_min(table[:, 1:] - table[:, :-1], axis=1)  # the largest number, without rows
     seen = tf.stack([table[:, 0], smallest_step, table[:, -1], tf.cast(counts, tf.int64)], axis=1)
-    with tf.device(_HOST):
+    with tf.device(HOST):
         seen = tf.identity(seen)
         fits = tf.equal(seen[:, 0], 0) & (seen[:, 1] >= 0) & tf.equal(seen[:, 2], seen[:, 3])
-        check = _assert(fits, rules, "first, smallest step, last, number of values:", seen)
+        check = assert_each(fits, rules, "first, smallest step, last, number of values:", seen)
     with tf.control_dependencies([check]):
         rows = [tf.identity(x) for x in offsets]
     return [tf.RaggedTensor.from_row_splits(x, y, validate=False) for x, y in zip(values, rows, strict=True)]
-
-
-def _assert(fits: tf.Tensor, rules: tf.Tensor, what: str, seen: tf.Tensor) -> tf.Operation:
-    """Of the first list that does not fit its rule is told, with what was seen of it."""
-    first = tf.argmin(tf.cast(fits, tf.int32))
-    data = [tf.gather(rules, first), what, tf.gather(seen, first)]
-    return tf.raw_ops.Assert(condition=tf.reduce_all(fits), data=data, summarize=8)

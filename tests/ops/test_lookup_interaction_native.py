@@ -135,7 +135,7 @@ def test_more_samples_than_a_wave_of_blocks(rng, dtype):
 @pytest.mark.parametrize(("table_dtype", "dtype"), TYPES)
 def test_largest_shape(rng, device, table_dtype, dtype):
     """On CUDA, of all the most shared memory, with fewer samples a block than else."""
-    check(rng, device, 29, (16,) * 31, 1024, table_dtype, dtype, concat_first=True, pad_to=1024)
+    check(rng, device, 29, (16,) * 31, 264, table_dtype, dtype, concat_first=True, pad_to=1024)
 
 
 def test_results_repeat_to_the_bit(rng, device):
