@@ -11,6 +11,7 @@ from keras import ops
 from merlin_models.blocks.base import Block, register
 from merlin_models.blocks.masking import common_mask, mask_of, with_mask
 from merlin_models.blocks.registry import Registry
+from merlin_models.layers.dense import Dense
 from merlin_models.schema import Schema, Tags
 
 AGGREGATIONS = Registry("aggregation")
@@ -190,7 +191,7 @@ class AddLeft(Aggregation):
     def __init__(self, left_name: str = "bias", **kwargs: Any):
         super().__init__(**kwargs)
         self.left_name = left_name
-        self.projection = keras.layers.Dense(1, dtype=self.dtype_policy)
+        self.projection = Dense(1, dtype=self.dtype_policy)
 
     def combine(self, tensors: dict[str, Any]) -> Any:
         others = {name: tensor for name, tensor in tensors.items() if name != self.left_name}

@@ -11,6 +11,7 @@ from keras import ops
 from merlin_models.blocks.aggregation import concat
 from merlin_models.blocks.base import Block, register
 from merlin_models.blocks.tabular import Filter
+from merlin_models.layers.dense import Dense
 
 
 class _SameWidth(Block):
@@ -234,7 +235,7 @@ def _dense(width: int, block: Any, low_rank_dim: int | None) -> list[keras.layer
     layers: list[keras.layers.Layer] = []
     for units, last in [(width, True)] if low_rank_dim is None else [(low_rank_dim, False), (width, True)]:
         layers.append(
-            keras.layers.Dense(
+            Dense(
                 units,
                 use_bias=block.use_bias and last,
                 kernel_initializer=fresh(block.kernel_initializer),

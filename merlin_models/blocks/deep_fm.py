@@ -15,6 +15,7 @@ from merlin_models.blocks.inputs import TARGET_TAGS, ContinuousFeatures
 from merlin_models.blocks.interactions import FMPairwiseInteraction
 from merlin_models.blocks.linear import LinearFeatures
 from merlin_models.blocks.mlp import MLPBlock
+from merlin_models.layers.dense import Dense
 from merlin_models.schema import Schema, Tags
 
 
@@ -81,7 +82,7 @@ class DeepFMBlock(Block):
         self.linear = LinearFeatures(self._schema, dtype=self.dtype_policy)
         self.pairwise = FMPairwiseInteraction(dtype=self.dtype_policy)
         self.deep_block = deep_block if deep_block is not None else MLPBlock([64], dtype=self.dtype_policy)
-        self.deep_logit = keras.layers.Dense(1, dtype=self.dtype_policy)
+        self.deep_logit = Dense(1, dtype=self.dtype_policy)
 
     @property
     def schema(self) -> Schema:

@@ -12,6 +12,7 @@ from keras import ops
 from merlin_models.blocks.aggregation import concat
 from merlin_models.blocks.base import Block, copy_of, register
 from merlin_models.blocks.combinators import run_in_sequence
+from merlin_models.layers.dense import Dense
 
 
 @register
@@ -53,7 +54,7 @@ class ExpertsGate(Block):
             raise ValueError(f"softmax_temperature must be positive. Received: {softmax_temperature}")
         self.num_experts, self.softmax_temperature = num_experts, float(softmax_temperature)
         self.gate_block = gate_block
-        self.scores = keras.layers.Dense(num_experts, dtype=self.dtype_policy)
+        self.scores = Dense(num_experts, dtype=self.dtype_policy)
 
     def call(self, inputs: dict[str, Any], training: bool | None = None) -> Any:
         experts, shortcut = inputs["experts"], inputs["shortcut"]

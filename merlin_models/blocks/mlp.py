@@ -11,6 +11,7 @@ import keras
 from merlin_models.blocks.base import register
 from merlin_models.blocks.combinators import SequentialBlock
 from merlin_models.blocks.tabular import Filter
+from merlin_models.layers.dense import Dense
 
 
 @register
@@ -105,7 +106,7 @@ def _layers(options: types.SimpleNamespace, dtype: dict[str, Any]) -> list[keras
     layers: list[keras.layers.Layer] = []
     for units, activation in zip(options.dimensions, options.activation, strict=True):
         layers.append(
-            keras.layers.Dense(
+            Dense(
                 units,
                 activation=activation,
                 use_bias=options.use_bias,

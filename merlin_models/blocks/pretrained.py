@@ -14,6 +14,7 @@ from merlin_models.blocks.registry import get_block
 from merlin_models.blocks.sequence_aggregator import SequenceAggregator
 from merlin_models.blocks.symbolic import parts_from_config, rank_of
 from merlin_models.blocks.tabular import TabularBlock
+from merlin_models.layers.dense import Dense
 from merlin_models.schema import Schema
 
 
@@ -73,7 +74,7 @@ class PretrainedEmbeddings(TabularBlock):
         )
         self.normalizer = get_block(normalizer)
         self.projections = {
-            name: keras.layers.Dense(dim, name=f"{name}_projection", dtype=self.dtype_policy)
+            name: Dense(dim, name=f"{name}_projection", dtype=self.dtype_policy)
             for name, dim in dims.items()
             if dim is not None
         }

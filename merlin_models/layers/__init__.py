@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from merlin_models.layers.approximate_top_k import ApproximateTopK
+from merlin_models.layers.dense import Dense
 from merlin_models.layers.dot_interaction import DotInteraction
 from merlin_models.layers.embedding_bag import EmbeddingBag
 from merlin_models.layers.embedding_bag_collection import EmbeddingBagCollection
@@ -17,6 +18,7 @@ from merlin_models.layers.top_k import BruteForceTopK, TopKPrediction
 __all__ = [
     "ApproximateTopK",
     "BruteForceTopK",
+    "Dense",
     "DotInteraction",
     "EmbeddingBag",
     "EmbeddingBagCollection",

@@ -15,6 +15,7 @@ from merlin_models.blocks.embedding_features import EmbeddingFeatures, Embedding
 from merlin_models.blocks.inputs import TARGET_TAGS, InputBlock
 from merlin_models.blocks.linear import LinearFeatures
 from merlin_models.blocks.mlp import MLPBlock
+from merlin_models.layers.dense import Dense
 from merlin_models.models.model import Model
 from merlin_models.schema import Schema
 
@@ -143,10 +144,8 @@ def WideAndDeepModel(
         if wide_schema is not None:
             wide_schema = wide_schema.remove_by_tag(TARGET_TAGS)
             wide_preprocess = ParallelBlock({"wide": wide_preprocess}, schema=wide_schema, is_input=True)
-        wide = SequentialBlock([wide_preprocess, keras.layers.Dense(1)])
-    deep = SequentialBlock(
-        [_inputs(deep_schema, deep_input_block, embedding_options), deep_block, keras.layers.Dense(1)]
-    )
+        wide = SequentialBlock([wide_preprocess, Dense(1)])
+    deep = SequentialBlock([_inputs(deep_schema, deep_input_block, embedding_options), deep_block, Dense(1)])
     body = ParallelBlock({"wide": wide, "deep": deep}, aggregation=ElementwiseSum(), is_input=True)
     return Model.from_block(body, schema, prediction_tasks, **kwargs)
 

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from merlin_models.blocks.base import register
+from merlin_models.layers.dense import Dense
 from merlin_models.schema import Tags
 from merlin_models.tasks.base import PredictionTask
 
@@ -45,7 +46,7 @@ class BinaryClassificationTask(PredictionTask):
     takes_bias = True
 
     def make_head(self) -> keras.layers.Layer:
-        return keras.layers.Dense(1, dtype=self.output_dtype)
+        return Dense(1, dtype=self.output_dtype)
 
     def finish(self, outputs: Any) -> Any:
         return keras.activations.sigmoid(outputs)

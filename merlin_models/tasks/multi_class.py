@@ -9,6 +9,7 @@ from keras import ops
 
 from merlin_models.blocks.base import register
 from merlin_models.blocks.symbolic import rank_of
+from merlin_models.layers.dense import Dense
 from merlin_models.metrics import TopKMetricsAggregator, ranking_metrics
 from merlin_models.schema import ColumnSchema, Schema, Tags
 from merlin_models.tasks.base import PredictionTask, snake_case
@@ -84,7 +85,7 @@ class MultiClassClassificationTask(PredictionTask):
         return cls(schema[chosen[0]], **kwargs)
 
     def make_head(self) -> keras.layers.Layer:
-        return keras.layers.Dense(self.num_classes, dtype=self.output_dtype)
+        return Dense(self.num_classes, dtype=self.output_dtype)
 
     def as_loss(self, loss: Any) -> keras.losses.Loss:
         return loss_of_scores(loss, super().as_loss)

@@ -10,6 +10,7 @@ import keras
 from merlin_models.blocks.base import Block, register
 from merlin_models.blocks.embedding_table import EmbeddingTable
 from merlin_models.blocks.weight_tying import EmbeddingTablePrediction
+from merlin_models.layers.dense import Dense
 from merlin_models.schema import ColumnSchema, Schema, Tags
 from merlin_models.tasks.base import PredictionTask
 from merlin_models.tasks.binary import BinaryClassificationTask
@@ -39,7 +40,7 @@ class ModelOutput(PredictionTask):
 
     Example:
         >>> import keras, merlin_models.tf as ml
-        >>> output = ml.ModelOutput(keras.layers.Dense(1), target="rating", logits_temperature=2.0)
+        >>> output = ml.ModelOutput(Dense(1), target="rating", logits_temperature=2.0)
         >>> output.task_name
         'rating/model_output'
     """
@@ -122,7 +123,7 @@ class BinaryOutput(ModelOutput):
         super().__init__(to_call, target, **kwargs)
 
     def make_head(self) -> keras.layers.Layer:
-        return keras.layers.Dense(1, dtype=self.output_dtype) if self.to_call is None else self.to_call
+        return Dense(1, dtype=self.output_dtype) if self.to_call is None else self.to_call
 
     def activate(self, scores: Any) -> Any:
         return keras.activations.sigmoid(scores)
@@ -147,7 +148,7 @@ class RegressionOutput(ModelOutput):
         super().__init__(to_call, target, **kwargs)
 
     def make_head(self) -> keras.layers.Layer:
-        return keras.layers.Dense(1, dtype=self.output_dtype) if self.to_call is None else self.to_call
+        return Dense(1, dtype=self.output_dtype) if self.to_call is None else self.to_call
 
 
 @register
@@ -189,7 +190,7 @@ class CategoricalOutput(ModelOutput):
         if isinstance(to_call, ColumnSchema):
             target = to_call.name if target is None else target
             classes = to_call.cardinality
-            to_call = keras.layers.Dense(classes, **_dtype(kwargs))
+            to_call = Dense(classes, **_dtype(kwargs))
         elif isinstance(to_call, EmbeddingTable):
             target = to_call.feature_names[0] if target is None else target
             to_call = EmbeddingTablePrediction(to_call, **_dtype(kwargs))

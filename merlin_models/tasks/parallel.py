@@ -11,6 +11,7 @@ import keras
 from merlin_models.blocks.base import Block, copy_of, register
 from merlin_models.blocks.combinators import SequentialBlock, run_in_sequence
 from merlin_models.blocks.symbolic import parts_from_config
+from merlin_models.layers.dense import Dense
 from merlin_models.schema import ColumnSchema, Schema
 from merlin_models.tasks.base import PredictionTask
 from merlin_models.tasks.binary import BinaryClassificationTask
@@ -75,7 +76,7 @@ class ParallelPredictionBlock(Block):
         if bias_block is not None and refusing:
             raise ValueError(f"bias_block must be None where a task cannot take a bias. Received: {refusing}")
         self.bias_block = bias_block
-        self.bias_logit = None if bias_block is None else keras.layers.Dense(1, dtype=self.variable_dtype)
+        self.bias_logit = None if bias_block is None else Dense(1, dtype=self.variable_dtype)
 
     def _by_task(self, argument: str, given: Mapping[str, Any]) -> dict[str, Any]:
         """The entries of an argument by task name."""

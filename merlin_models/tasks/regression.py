@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 
 from merlin_models.blocks.base import register
+from merlin_models.layers.dense import Dense
 from merlin_models.schema import Tags
 from merlin_models.tasks.base import PredictionTask
 
@@ -37,4 +38,4 @@ class RegressionTask(PredictionTask):
     takes_bias = True
 
     def make_head(self) -> keras.layers.Layer:
-        return keras.layers.Dense(1, dtype=self.output_dtype)
+        return Dense(1, dtype=self.output_dtype)

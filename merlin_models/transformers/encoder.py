@@ -9,6 +9,7 @@ from keras import ops
 
 from merlin_models.blocks.base import register
 from merlin_models.layers.checkpoints import InCheckpoints
+from merlin_models.layers.dense import Dense
 from merlin_models.ops import check_at_most
 from merlin_models.transformers.attention import RelativeSelfAttention
 
@@ -75,8 +76,8 @@ class TransformerLayer(keras.layers.Layer):
             self.attention = RelativeSelfAttention(causal=causal, kernel_initializer=kernel(), **attention)
         else:
             self.attention = keras.layers.MultiHeadAttention(kernel_initializer=kernel(), **attention)
-        self.inner = keras.layers.Dense(d_inner, activation=self.hidden_act, kernel_initializer=kernel(), **policy)
-        self.outer = keras.layers.Dense(d_model, kernel_initializer=kernel(), **policy)
+        self.inner = Dense(d_inner, activation=self.hidden_act, kernel_initializer=kernel(), **policy)
+        self.outer = Dense(d_model, kernel_initializer=kernel(), **policy)
         self.norms = [keras.layers.LayerNormalization(epsilon=layer_norm_eps, **policy) for _ in range(2)]
         self.dropouts = [keras.layers.Dropout(dropout, **policy) for _ in range(2)]
         self.supports_masking = True
@@ -221,7 +222,7 @@ class TransformerEncoder(InCheckpoints, keras.layers.Layer):
         self.pooler = None
         if use_pooler:
             kernel = keras.initializers.TruncatedNormal(stddev=initializer_range)
-            self.pooler = keras.layers.Dense(d_model, activation="tanh", kernel_initializer=kernel, **policy)
+            self.pooler = Dense(d_model, activation="tanh", kernel_initializer=kernel, **policy)
         self.supports_masking = True
 
     def _norm(self, wanted: bool) -> keras.layers.Layer | None:
