@@ -32,6 +32,9 @@ class KerasEmbedding(TensorFlowProvider):
             return "Keras has no row-wise Adagrad"
         if optimizer == "adam" and case.dtype == "bfloat16":
             return "its beta_2 of 0.999 becomes 1 in bfloat16: nothing would be learned"
+        largest = max((rows * dim for rows, dim in zip(case.rows, case.dims, strict=True)), default=0)
+        if device == "cuda" and optimizer == "adagrad" and largest > 2**31:
+            return "its scatter, TensorFlow's, counts elements in 32 bits on a GPU, and ends the process"
         return ""
 
     def memory_bytes(self, problem: Any, device: str, mode: str, optimizer: str) -> int:

@@ -46,13 +46,13 @@ REASONS: dict[tuple[str, ...], str] = {
         "",
     ): "Lists: our signatures take them at any length, as values and offsets, and check the offsets, for "
     "which they wait for the GPU. The model of Keras has inputs of a fixed length and nothing to check. The portable "
-    "export waits as well, and pools feature by feature with stock ops.",
+    "export waits several times, for what stock ops do on the host, and looks up and sums feature by feature.",
     (
         "cpu",
         "serving",
         "",
     ): "Our signatures take lists at any length, as values and offsets, and check them; the model of "
-    "Keras has inputs of a fixed length. The portable export pools feature by feature with stock ops.",
+    "Keras has inputs of a fixed length. The portable export sums feature by feature with stock ops.",
 }
 UNEXPLAINED = "Not explained yet."
 

@@ -28,7 +28,9 @@ class Dense(keras.layers.Dense):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         if not training or self.bias is None:
             return super().call(inputs, training=training)
-        bias = ops.reshape(self.bias, (self.units,))  # a tensor: no variable may be used in what has a gradient of its own
+        bias = ops.reshape(
+            self.bias, (self.units,)
+        )  # a tensor: no variable may be used in what has a gradient of its own
         x = _add_bias(ops.matmul(inputs, self.kernel), bias)
         return x if self.activation is None else self.activation(x)
 

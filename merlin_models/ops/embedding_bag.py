@@ -11,9 +11,9 @@ from tensorflow.python.eager import tape as _tape
 
 from merlin_models import _native
 from merlin_models.ops.bags import Bags, check_ids, op_inputs
+from merlin_models.ops.embedding_bag_stock import stock_embedding_bag
 from merlin_models.ops.lookups import Lookup, current_recorder
 from merlin_models.ops.portable import compiled_ops, is_portable
-from merlin_models.ops.stock_bags import stock_embedding_bag
 
 COMBINERS = ("sum", "mean", "sqrtn", "max")
 TABLE_DTYPES = (tf.float32, tf.float16, tf.bfloat16)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from merlin_models.ops.stock_bags import HOST, assert_each
+from merlin_models.ops.embedding_bag_stock import HOST, assert_each
 
 
 def checked_lists(

@@ -266,6 +266,15 @@ def test_fbgemm_has_no_tables_of_bfloat16(name, mode, optimizer):
     assert provider.unsupported(bench.CASES["smoke"], "cuda", mode, optimizer) == ""
 
 
+@pytest.mark.parametrize("name", ["keras", "keras_rs"])
+def test_keras_adagrad_of_more_elements_than_tensorflow_counts(name):
+    provider, case = load_provider(bench, name), bench.CASES["t1_40m_d128_hot1"]
+    assert "32 bits" in provider.unsupported(case, "cuda", "update", "adagrad")
+    assert provider.unsupported(case, "cpu", "update", "adagrad") == ""
+    assert provider.unsupported(case, "cuda", "update", "adam") == ""
+    assert provider.unsupported(bench.CASES["t1_10m_d128_hot1"], "cuda", "update", "adagrad") == ""
+
+
 def test_memory_of_a_call_counts_what_setup_made_for_it_and_what_the_last_call_left():
     class Clock(WallClock):
         def peak_extra_bytes(self, call):
