@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import fnmatch
 import importlib
 import inspect
 import pathlib
@@ -39,6 +40,28 @@ def test_paths_exist(page):
     start = SHORTENED.get(name_of(page), ROOT)
     there = {path for path in paths if any(ROOT.glob(path)) or any(start.glob(path))}
     assert sorted(path for path in paths - there if "foo" not in path) == []  # `foo` is an op that readers write
+
+
+FILES = {path.name for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.is_file()}
+
+
+def test_files_named_without_their_folder_exist(page):
+    names = {code for code in inline_code(page) if re.fullmatch(r"[\w*-]+\.(?:py|cc|cuh?|h|inc|\*)", code)}
+    unknown = [name for name in names if not any(fnmatch.fnmatch(file, re.sub("^_", "*_", name)) for file in FILES)]
+    assert sorted(name for name in unknown if "foo" not in name) == []
+
+
+@pytest.mark.parametrize("folder", ["loader", "datasets"])
+def test_tables_of_files_have_all_of_a_folder(folder):
+    start = ROOT / "merlin_models" / folder
+    table = (ROOT / "docs" / f"{folder}.md").read_text().split("## Where it is")[1]
+    files = {path.relative_to(start).as_posix() for path in start.rglob("*.py") if path.name != "__init__.py"}
+    listed = set()
+    for cell in re.findall(r"^\| (`.+?) \|", table, re.MULTILINE):
+        paths = re.findall(r"`([\w/.]+)`", cell)
+        in_folder = paths[0].rpartition("/")[0]  # of the first, which those behind it share
+        listed |= {path if "/" in path or not in_folder else f"{in_folder}/{path}" for path in paths}
+    assert listed == files
 
 
 def test_dotted_names_can_be_imported(page):
