@@ -18,6 +18,8 @@ ELSEWHERE = {
     "has invalid metadata",
     "No such file or directory: 'train/schema.pbtxt'",
     "OOM when allocating tensor",
+    "Detected unsupported operations when trying to compile graph",
+    "Received a label value of ... which is outside the valid range of [0, ...)",
 }
 
 
@@ -42,7 +44,7 @@ def _texts() -> list[str]:
     files = [*(ROOT / "merlin_models").rglob("*.py"), *(ROOT / "requirements").glob("*.py")]
     keras = pathlib.Path(importlib.util.find_spec("keras").origin).parent / "src"
     files += [keras / "trainers/trainer.py", keras / "trainers/data_adapters/__init__.py"]
-    files += [keras / "saving/serialization_lib.py"]
+    files += [keras / "saving/serialization_lib.py", keras / "saving/saving_lib.py"]
     for file in files:
         texts += _texts_of_python(file.read_text())
     for file in [*(ROOT / "csrc").rglob("*.cc"), *(ROOT / "csrc").rglob("*.cu")]:
