@@ -65,6 +65,13 @@ def raise_device_errors() -> None:
 
     CUDA kernels skip what is wrong and note it; the next call of an op on the device raises the note by itself. Call
     this after the last step, having waited for the device, to see a note of that step.
+
+    Raises:
+        ValueError: with the note; nothing without CUDA kernels.
+
+    Example:
+        >>> from merlin_models.ops import raise_device_errors
+        >>> raise_device_errors()
     """
     message = module().take_device_error() if has_cuda() else ""
     if message:
