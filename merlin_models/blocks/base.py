@@ -238,6 +238,12 @@ def right_shift_layer(right: keras.layers.Layer, left: keras.layers.Layer | Sequ
 
     Raises:
         TypeError: for anything else.
+
+    Example:
+        >>> import keras, numpy as np, merlin_models.tf as ml
+        >>> block = ml.right_shift_layer(keras.layers.Dense(4), ["age"])  # ["age"] >> a Keras layer
+        >>> block({"age": np.ones((2, 1)), "price": np.ones((2, 1))}).shape
+        TensorShape([2, 4])
     """
     from merlin_models.blocks.tabular import Filter
 

@@ -18,6 +18,13 @@ from merlin_models.schema import Schema, Tags
 def Continuous(inputs: Schema | Sequence[str], **kwargs: Any) -> ContinuousFeatures:
     """The continuous features of a schema, or of these names: see :class:`ContinuousFeatures`.
 
+    Args:
+        inputs: a schema, or names of features.
+        **kwargs: of :class:`ContinuousFeatures`.
+
+    Returns:
+        A :class:`ContinuousFeatures`.
+
     Example:
         >>> import numpy as np
         >>> from merlin_models.blocks import Continuous
@@ -35,6 +42,9 @@ def ContinuousProjection(schema: Schema, projection: keras.layers.Layer) -> Sequ
     Args:
         schema: the columns.
         projection: say, an ``MLPBlock``.
+
+    Returns:
+        A :class:`SequentialBlock`, to (batch, width of the projection).
 
     Example:
         >>> import numpy as np

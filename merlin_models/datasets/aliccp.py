@@ -77,6 +77,12 @@ def get_aliccp(
         FileNotFoundError: if a file is missing; the message says where it comes from.
         ImportError: if NVTabular is not installed.
         ValueError: if a file is not of the format.
+
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> from merlin_models.datasets import get_aliccp
+        >>> train, valid = get_aliccp("aliccp")  # the folder with its four files  # doctest: +SKIP
+        >>> loader = ml.Loader(train, batch_size=4096)  # doctest: +SKIP
     """
     import_nvtabular()  # before hours of reading
     path = pathlib.Path(path)

@@ -54,6 +54,12 @@ def get_booking(
         FileNotFoundError: if a file is missing; the message says where it comes from.
         ImportError: if NVTabular is not installed.
         ValueError: if a trip of the test set has no ground truth.
+
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> from merlin_models.datasets import get_booking
+        >>> train, valid = get_booking("booking")  # the folder with its three files  # doctest: +SKIP
+        >>> loader = ml.Loader(train, batch_size=4096)  # doctest: +SKIP
     """
     import_nvtabular()
     path = pathlib.Path(path)

@@ -52,6 +52,12 @@ def get_dressipi2022(
         FileNotFoundError: if a file is missing; the message says where it comes from.
         ImportError: if NVTabular is not installed.
         ValueError: if valid_days leaves no session to a part.
+
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> from merlin_models.datasets import get_dressipi2022
+        >>> train, valid = get_dressipi2022("dressipi")  # the folder with its three files  # doctest: +SKIP
+        >>> loader = ml.Loader(train, batch_size=4096)  # doctest: +SKIP
     """
     valid_days = require_integer("valid_days", valid_days, 1)
     import_nvtabular()

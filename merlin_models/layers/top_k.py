@@ -17,6 +17,13 @@ class TopKPrediction(NamedTuple):
     Attributes:
         scores: (batch, k) float32.
         identifiers: (batch, k) int64.
+
+    Example:
+        >>> import numpy as np, merlin_models.tf as ml
+        >>> top_k = ml.BruteForceTopK(k=2).index(np.eye(3, dtype="float32"), np.array([10, 20, 30]))
+        >>> scores, ids = top_k(np.array([[0.1, 0.9, 0.5]], "float32"))
+        >>> ids.numpy().tolist()
+        [[20, 30]]
     """
 
     scores: Any

@@ -159,6 +159,9 @@ def EmbeddingEncoder(
         post: a layer after it, such as ``L2Norm()``.
         **kwargs: of ``Encoder``.
 
+    Returns:
+        An :class:`Encoder`, to (batch, dim).
+
     Raises:
         ValueError: for another number of columns, or neither or both of ``dim`` and ``embedding_options``.
 

@@ -136,6 +136,11 @@ class RegressionOutput(ModelOutput):
         target: see :class:`PredictionTask`; the tag is ``regression``.
         to_call: a layer that makes one number a row; ``Dense(1)`` if None.
         **kwargs: as in :class:`ModelOutput`, with the loss and metrics of :class:`RegressionTask` by default.
+
+    Example:
+        >>> import numpy as np, merlin_models.tf as ml
+        >>> ml.RegressionOutput("price")(np.ones((2, 8))).shape
+        TensorShape([2, 1])
     """
 
     default_loss = RegressionTask.default_loss

@@ -178,6 +178,9 @@ def PredictionTasks(
         task_weight_dict: its ``task_weights``.
         **kwargs: of the block.
 
+    Returns:
+        A :class:`ParallelPredictionBlock`.
+
     Raises:
         ValueError: if the schema has no such column.
 

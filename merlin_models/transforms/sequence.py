@@ -168,6 +168,14 @@ class SequencePredictLast(SequenceTransform):
 
     Returns:
         A ``Prediction``: targets are (batch, 1).
+
+    Example:
+        >>> import tensorflow as tf, merlin_models.tf as ml
+        >>> schema = ml.Schema([ml.ColumnSchema.create_categorical("item", 9, value_count=(0, 0))])
+        >>> rows = {"item": tf.ragged.constant([[1, 2, 3], [4, 5]])}
+        >>> outputs, targets, *_ = ml.SequencePredictLast(schema, "item")(rows)
+        >>> outputs["item"].to_list(), targets.numpy().tolist()
+        ([[1, 2], [4]], [[3], [5]])
     """
 
     def split(self, sequences: dict[str, Any]) -> tuple[dict[str, Any], Any, Any, Any]:
@@ -190,6 +198,14 @@ class SequencePredictRandom(SequenceTransform):
 
     Returns:
         A ``Prediction``: targets are (batch, 1).
+
+    Example:
+        >>> import tensorflow as tf, merlin_models.tf as ml
+        >>> schema = ml.Schema([ml.ColumnSchema.create_categorical("item", 9, value_count=(0, 0))])
+        >>> rows = {"item": tf.ragged.constant([[1, 2, 3], [4, 5]])}
+        >>> outputs, targets, *_ = ml.SequencePredictRandom(schema, "item", seed=1)(rows)
+        >>> targets.shape
+        TensorShape([2, 1])
     """
 
     def __init__(
@@ -226,6 +242,14 @@ class SequenceTargetAsInput(SequenceTransform):
 
     Returns:
         A ``Prediction``: targets are ragged (batch, None).
+
+    Example:
+        >>> import tensorflow as tf, merlin_models.tf as ml
+        >>> schema = ml.Schema([ml.ColumnSchema.create_categorical("item", 9, value_count=(0, 0))])
+        >>> rows = {"item": tf.ragged.constant([[1, 2, 3], [4, 5]])}
+        >>> outputs, targets, *_ = ml.SequenceTargetAsInput(schema, "item")(rows)
+        >>> outputs["item"].to_list(), targets.to_list()
+        ([[1, 2, 3], [4, 5]], [[1, 2, 3], [4, 5]])
     """
 
     least_length = 0
@@ -245,6 +269,14 @@ class SequenceCausalLastInference(SequenceTransform):
 
     Returns:
         A ``Prediction`` of the features, the targets as they came, and the weights. A model predicts one row a sequence.
+
+    Example:
+        >>> import tensorflow as tf, merlin_models.tf as ml
+        >>> schema = ml.Schema([ml.ColumnSchema.create_categorical("item", 9, value_count=(0, 0))])
+        >>> rows = {"item": tf.ragged.constant([[1, 2, 3], [4, 5]])}
+        >>> outputs, targets, *_ = ml.SequenceCausalLastInference(schema, "item")(rows)
+        >>> outputs["item"].to_list(), targets
+        ([[1, 2, 3], [4, 5]], None)
     """
 
     least_length = 1
