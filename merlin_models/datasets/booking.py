@@ -89,8 +89,15 @@ def booking_workflow(folder: str | os.PathLike) -> Any:
     Args:
         folder: where fitting writes the values of the ids, in categories/.
 
+    Returns:
+        An ``nvtabular.Workflow``.
+
     Raises:
         ImportError: if NVTabular is not installed.
+
+    Example:
+        >>> from merlin_models.datasets.booking import booking_workflow, get_booking
+        >>> train, valid = get_booking("raw", nvt_workflow=booking_workflow("categories"))  # doctest: +SKIP
     """
     nvt = import_nvtabular()
     from merlin.schema import Tags

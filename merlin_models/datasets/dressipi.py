@@ -84,7 +84,7 @@ def get_dressipi2022(
 
 
 def dressipi_workflow(folder: str | os.PathLike) -> Any:
-    """The NVTabular workflow for the columns of :func:`read_views`, not yet fitted.
+    """The NVTabular workflow for the raw columns that :func:`get_dressipi2022` writes, not yet fitted.
 
     All but date and timestamp become ids: 0 stays for padding, 1 is for missing values, 2 for those that train does not have,
     the rest follows by frequency; that an item has no such feature counts as a value. Viewed and bought items have one
@@ -93,8 +93,15 @@ def dressipi_workflow(folder: str | os.PathLike) -> Any:
     Args:
         folder: where fitting writes the values of the ids, in categories/.
 
+    Returns:
+        An ``nvtabular.Workflow``.
+
     Raises:
         ImportError: if NVTabular is not installed.
+
+    Example:
+        >>> from merlin_models.datasets.dressipi import dressipi_workflow, get_dressipi2022
+        >>> train, valid = get_dressipi2022("raw", nvt_workflow=dressipi_workflow("categories"))  # doctest: +SKIP
     """
     nvt = import_nvtabular()
     from merlin.schema import Tags

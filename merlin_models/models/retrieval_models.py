@@ -306,6 +306,7 @@ def YoutubeDNNRetrievalModelV2(
 
     Args:
         dim: length of the item table's rows, and of the top block's output; ``MLPBlock([dim])`` if that is None.
+        top_block: as there, but for its width.
         schema, aggregation, l2_normalization, logits_temperature, num_sampled: as there.
         min_sampled_id, embedding_options, metrics, **kwargs: as there.
 

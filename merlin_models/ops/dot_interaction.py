@@ -164,6 +164,7 @@ def dot_interaction_reference(
     Args:
         features: arrays (batch, dim) or (batch, features, dim).
         grad: gradient of the output, (batch, width); ones if None.
+        order, self_interaction, concat_first, pad_to: as of :func:`dot_interaction`.
 
     Returns:
         (output, gradients of each of features), all float64.

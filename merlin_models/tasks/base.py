@@ -240,7 +240,7 @@ class PredictionTask(Block):
         """The loss of a step, a scalar, where ``has_own_loss``; updates the metrics from the same numbers.
 
         Args:
-            step: what is known of the batch. Its outputs are what ``call`` returned within :func:`computing_loss`.
+            step: what is known of the batch. Its outputs are what ``call`` returned while a loss is computed.
             loss: the task's, or the one that ``compile`` was given.
             metrics, weighted_metrics: Keras metrics; sample weights apply to the second.
         """

@@ -50,6 +50,17 @@ class SequenceTransform(TargetTransform):
     Raises:
         ValueError: for a target that is not one column of lists; if a sequence is missing.
         tf.errors.InvalidArgumentError: for sequences that are too short, or of different lengths.
+
+    Example:
+        >>> import tensorflow as tf, merlin_models.tf as ml
+        >>> from merlin_models.transforms.sequence import SequenceTransform
+        >>> class Halves(SequenceTransform):  # predicts the first item again
+        ...     def split(self, sequences):
+        ...         items = sequences[self.target_name]
+        ...         return sequences, items[:, :1].to_tensor(), None, None
+        >>> schema = ml.Schema([ml.ColumnSchema.create_categorical("item", 9, value_count=(0, 0))])
+        >>> Halves(schema, "item")({"item": tf.ragged.constant([[1, 2, 3], [4, 5]])}).targets.numpy().tolist()
+        [[1], [4]]
     """
 
     least_length = 2

@@ -103,6 +103,10 @@ def movielens_workflow(data: MovieLens, folder: str | os.PathLike, variant: str)
 
     Raises:
         ImportError: if NVTabular is not installed.
+
+    Example:
+        >>> from merlin_models.datasets import get_movielens
+        >>> train, valid = get_movielens("data", variant="ml-100k")  # encodes by this workflow  # doctest: +SKIP
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that joined tables are in host memory
