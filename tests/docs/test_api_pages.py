@@ -81,7 +81,7 @@ def _own_parameters(shown: object) -> set[str]:
 @pytest.mark.parametrize("path", PATHS)
 def test_arguments_are_described(path):
     shown = find(path)
-    text = " ".join(shown.__doc__.split())
+    text = shown.__doc__.split("\n    Example:")[0]
     missing = sorted(name for name in _own_parameters(shown) if not re.search(rf"\b{name}\b", text))
     assert missing == []
 
