@@ -1,4 +1,4 @@
-"""The walls of docs/architecture.md: what a layer of the code never sees, it does not import."""
+"""The layers of docs/architecture.md: what one never sees, its files do not import."""
 
 from __future__ import annotations
 

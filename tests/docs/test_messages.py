@@ -72,3 +72,23 @@ def test_a_message_that_is_not_raised_is_found_out():
     assert len(ENTRIES) > 30
     assert not _occurs("Ids of feature '...' must be in [1, ...)")
     assert {message for message, _ in ENTRIES} >= ELSEWHERE
+
+
+ERRORS_OF_SERVING = re.findall(
+    r"^\| `(.+?)`", (ROOT / "docs" / "serving.md").read_text().split("## Errors")[1], re.MULTILINE
+)
+# TensorFlow's own.
+OF_TENSORFLOW = ("Op type not registered", "indices[...]")
+VALUE = re.compile(r"(?<!\w)'[^']*'|\[[^]]*\]|\bnan\b|\b(?:uint8|int64|Filter)\b|genres__offsets|-?\d+")
+
+
+@pytest.mark.parametrize("message", ERRORS_OF_SERVING)
+def test_the_errors_of_serving_are_raised(message):
+    """With names and values of an example in them, which stand for any."""
+    if not message.startswith(OF_TENSORFLOW):
+        rule, *received = VALUE.sub("...", message).split(". Received: ")
+        assert all(_occurs(part) for part in (rule, *received) if part != "...")
+
+
+def test_the_errors_of_serving_are_all_read():
+    assert len(ERRORS_OF_SERVING) >= 9
