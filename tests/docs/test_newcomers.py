@@ -58,8 +58,14 @@ WRONG = {
     "ids are strings, in a loader": ("Column '...' must hold", lambda _: loader(FRAME.astype({"userId": str}))),
     "an id is too large": ("Ids of feature '...' must be in", lambda _: fit(FRAME.assign(userId=10))),
     "an id is negative": ("Ids of feature '...' must be in", lambda _: fit(FRAME.assign(userId=-1))),
+    "a path is given as the schema": ("schema must be a Schema", lambda folder: ml.InputBlock(str(folder))),
+    "the same, V2": ("schema must be a Schema", lambda folder: ml.InputBlockV2(str(folder))),
+    "the same, two towers": (
+        "schema must be a Schema",
+        lambda folder: ml.TwoTowerModel(str(folder), query_tower=ml.MLPBlock([4])),
+    ),
     "columns have no tags": ("schema must have a column tagged ... that is", lambda _: ml.InputBlock(UNTAGGED)),
-    "the same, V2": ("No columns selected", lambda _: ml.InputBlockV2(UNTAGGED)),
+    "columns have no tags, V2": ("No columns selected", lambda _: ml.InputBlockV2(UNTAGGED)),
     "no column is the user's": (
         "The schema should contain",
         lambda _: ml.TwoTowerModel(SCHEMA, query_tower=ml.MLPBlock([4])),
