@@ -42,6 +42,7 @@ class Block(SymbolicBuild, keras.layers.Layer):
 
     @property
     def block_name(self) -> str:
+        """The name in shortcuts and debugging, by default the layer's."""
         return self._block_name or self.name
 
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:

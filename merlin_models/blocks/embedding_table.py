@@ -169,10 +169,12 @@ class EmbeddingTable(TabularBlock):
 
     @property
     def input_dim(self) -> int:
+        """Number of rows."""
         return self.table_config.input_dim
 
     @property
     def feature_names(self) -> list[str]:
+        """The columns that read the table."""
         return [feature.name for feature in self.collection.features]
 
     def add_feature(self, col_schema: ColumnSchema) -> None:

@@ -54,6 +54,7 @@ class Registry:
 
     @property
     def names(self) -> list[str]:
+        """All names, sorted."""
         return sorted(self._entries)
 
 

@@ -99,6 +99,7 @@ class TensorInitializer(keras.initializers.Initializer):
 
     @classmethod
     def from_matrix(cls, matrix: Any) -> TensorInitializer:
+        """Of an array (rows, dim)."""
         return cls(matrix)
 
     @classmethod

@@ -75,6 +75,7 @@ class BruteForceTopK(Catalogue):
 
     @property
     def k(self) -> int:
+        """How many candidates a query gets."""
         return self._k
 
     @k.setter
@@ -86,6 +87,7 @@ class BruteForceTopK(Catalogue):
 
     @property
     def min_candidates(self) -> int:
+        """How many a catalogue must have at least."""
         return self._k
 
     def build(self, queries_shape: Any) -> None:

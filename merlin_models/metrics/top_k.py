@@ -73,6 +73,7 @@ class TopKMetric(keras.metrics.Metric):
 
     @property
     def ks(self) -> list[int]:
+        """The numbers of candidates, in their order."""
         return [self.k] if self.top_ks is None else list(self.top_ks)
 
     @property

@@ -70,6 +70,7 @@ class Encoder(Exportable, SavedWhole, SymbolicBuild, keras.Model):
 
     @property
     def is_input(self) -> bool:
+        """Whether it takes the features of a schema."""
         return getattr(self.steps[0], "is_input", False)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:

@@ -26,6 +26,7 @@ class Slot(NamedTuple):
     initial_value: float
 
     def shape(self, rows: int, dim: int) -> tuple[int, ...]:
+        """The shape of the state of a table (rows, dim)."""
         return (rows,) if self.per_row else (rows, dim)
 
 

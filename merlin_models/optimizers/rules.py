@@ -169,7 +169,8 @@ class RowwiseAdagrad(Adagrad):
         >>> optimizers.RowwiseAdagrad(0.05).update_rule().slots()
         (Slot(name='row_accumulator', per_row=True, initial_value=0.1),)
 
-    Reference: Naumov et al., https://arxiv.org/abs/1906.00091; the default of large recommenders.
+    Reference:
+        Naumov et al., https://arxiv.org/abs/1906.00091; the default of large recommenders.
     """
 
     rule_name = "rowwise_adagrad"

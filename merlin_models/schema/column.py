@@ -140,6 +140,7 @@ class ColumnSchema:
     # ---- changed copies ----
 
     def with_name(self, name: str) -> ColumnSchema:
+        """A copy of another name."""
         return dataclasses.replace(self, name=name)
 
     def with_tags(self, tags: str | Iterable[str]) -> ColumnSchema:
@@ -151,6 +152,7 @@ class ColumnSchema:
         return dataclasses.replace(self, properties={**self.properties, **properties})
 
     def with_dtype(self, dtype: Any) -> ColumnSchema:
+        """A copy of another dtype."""
         return dataclasses.replace(self, dtype=dtype)
 
     # ---- constructors ----

@@ -160,6 +160,7 @@ class PredictionTask(Block):
 
     @property
     def task_name(self) -> str:
+        """The name of predictions, metrics and the loss."""
         if self._given_task_name:
             return self._given_task_name
         kind = snake_case(type(self).__name__)

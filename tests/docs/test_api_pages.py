@@ -86,6 +86,23 @@ def test_arguments_are_described(path):
     assert missing == []
 
 
+WITH_MEMBERS = re.findall(r"^::: ([\w.]+)\n    options:\n      members: null$", TEXT, re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", WITH_MEMBERS)
+def test_methods_that_a_page_shows_are_described(path):
+    """Those without a docstring would be left out. What a class has from others, such as Keras', is theirs to describe."""
+    shown = find(path)
+    inherited = {name for base in shown.__mro__[1:] for name in vars(base)}
+    kinds = (property, classmethod, staticmethod)
+    own = {
+        name: getattr(member, "__func__", getattr(member, "fget", member))
+        for name, member in vars(shown).items()
+        if not name.startswith("_") and (inspect.isfunction(member) or isinstance(member, kinds))
+    }
+    assert sorted(name for name, made in own.items() if not made.__doc__ and name not in inherited) == []
+
+
 def test_all_have_an_example():
     assert [path for path in PATHS if ">>>" not in find(path).__doc__] == []
 
