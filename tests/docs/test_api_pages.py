@@ -86,6 +86,14 @@ def test_arguments_are_described(path):
     assert missing == []
 
 
+ALIASES = re.findall(r"^::: ([\w.]+)\n(?:    .*\n)*\nAlso `ml\.(\w+)`", TEXT, re.MULTILINE)
+
+
+def test_other_names_are_of_the_same():
+    assert len(ALIASES) > 10
+    assert [(path, name) for path, name in ALIASES if find(path) is not find(f"merlin_models.tf.{name}")] == []
+
+
 WITH_MEMBERS = re.findall(r"^::: ([\w.]+)\n    options:\n      members: null$", TEXT, re.MULTILINE)
 
 
