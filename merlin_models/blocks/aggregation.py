@@ -89,6 +89,12 @@ class ConcatFeatures(Aggregation):
     Args:
         axis: of the concatenation, the last by default.
 
+    Call arguments:
+        inputs: a dictionary of tensors (batch, ..., dim) of one rank.
+
+    Returns:
+        (batch, ..., sum of dims).
+
     Example:
         >>> import numpy as np
         >>> from merlin_models.blocks import ConcatFeatures
@@ -115,6 +121,12 @@ class StackFeatures(Aggregation):
     Args:
         axis: the new one, counted in the result.
 
+    Call arguments:
+        inputs: a dictionary of tensors (batch, dim) of one shape.
+
+    Returns:
+        (batch, dim, features).
+
     Example:
         >>> import numpy as np, merlin_models.tf as ml
         >>> x = {"a": np.array([[1.0, 2.0]]), "b": np.array([[3.0, 4.0]])}
@@ -139,6 +151,12 @@ class StackFeatures(Aggregation):
 class Sum(Aggregation):
     """The sum; shapes are broadcast.
 
+    Call arguments:
+        inputs: a dictionary of tensors (batch, ...).
+
+    Returns:
+        A tensor of the shape that they broadcast to.
+
     Example:
         >>> import numpy as np, merlin_models.tf as ml
         >>> x = {"a": np.array([[1.0, 2.0]]), "b": np.array([[3.0, 4.0]])}
@@ -157,6 +175,9 @@ class Sum(Aggregation):
 @register
 class ElementwiseSum(Sum):
     """The sum of tensors that must have equal shapes.
+
+    Returns:
+        A tensor of the shape of all of them, (batch, ...).
 
     Raises:
         ValueError: if shapes differ.
@@ -177,6 +198,9 @@ class ElementwiseSum(Sum):
 @register
 class ElementwiseMultiply(Aggregation):
     """The product of tensors that must have equal shapes.
+
+    Returns:
+        A tensor of the shape of all of them, (batch, ...).
 
     Raises:
         ValueError: if shapes differ.
@@ -203,6 +227,9 @@ class SumResidual(ElementwiseSum):
 
     Args:
         activation: a Keras activation; "relu" by default, None for none.
+
+    Returns:
+        A tensor of the shape of all of them, (batch, ...).
 
     Raises:
         ValueError: if shapes differ.
@@ -234,6 +261,9 @@ class AddLeft(Aggregation):
 
     Args:
         left_name: the key of the input that is added.
+
+    Call arguments:
+        inputs: a dictionary of tensors (batch, dim), with ``left_name``.
 
     Returns:
         The sum for the only other input, or for several a dictionary of the sums.
@@ -276,6 +306,12 @@ class ElementwiseSumItemMulti(ElementwiseSum):
 
     Args:
         schema: has the column tagged ``item_id``. Without it, that of the block that aggregates.
+
+    Call arguments:
+        inputs: a dictionary of tensors (batch, dim) by feature.
+
+    Returns:
+        (batch, dim).
 
     Raises:
         ValueError: if the schema has no such column, or several; when called without a schema, without that column or

@@ -23,6 +23,12 @@ class TabularBlock(Block):
         aggregation: a name such as "concat", an ``Aggregation``, or None to keep the dictionary.
         schema: the columns that the block reads, or None.
 
+    Call arguments:
+        inputs: dictionary feature -> tensor.
+
+    Returns:
+        What the last of these steps makes.
+
     Raises:
         TypeError: if ``schema`` is no schema, or a layer is neither a layer nor a name.
 
@@ -102,6 +108,9 @@ class AsTabular(Block):
     Args:
         output_name: the key.
 
+    Call arguments:
+        inputs: a tensor of any shape.
+
     Raises:
         TypeError: if it is called on a dictionary.
 
@@ -132,6 +141,12 @@ class Filter(Block):
         feature: a name, several names, a ``Schema``, or a ``Tags`` member together with ``schema``.
         exclude: whether to drop these and keep the rest.
         schema: where the columns of a tag are looked up.
+
+    Call arguments:
+        inputs: dictionary name -> tensor of any shape.
+
+    Returns:
+        The entries that are kept, as they came.
 
     Raises:
         ValueError: when called on a dictionary of which nothing remains.

@@ -35,6 +35,9 @@ class ParallelPredictionBlock(Block):
         bias_block: a layer on the block's input (say, ``MLPBlock([8], filter="position")``). A ``Dense(1)`` makes one number
             a row of its output, which is added before the activation of every task.
 
+    Call arguments:
+        inputs: (batch, dim), or a dictionary of such tensors.
+
     Returns:
         Dictionary task name -> predictions.
 

@@ -202,6 +202,12 @@ class RobertaBlock(BertBlock):
         d_model, n_head, n_layer, hidden_act, initializer_range, layer_norm_eps, dropout: as of :class:`BertBlock`.
         pad_token, pre, post, transformer_post, max_position_embeddings, d_inner: as of :class:`BertBlock`.
 
+    Call arguments:
+        inputs: (batch, length, dim), as of :class:`TransformerBlock`.
+
+    Returns:
+        As of :class:`TransformerBlock`.
+
     Example:
         >>> import numpy as np, merlin_models.tf as ml
         >>> ml.RobertaBlock(d_model=16, n_head=2, n_layer=1)(np.ones((2, 5, 16))).shape
@@ -222,6 +228,12 @@ class AlbertBlock(_KnownTransformer):
     Args:
         d_model, n_head, n_layer, hidden_act, initializer_range, layer_norm_eps, dropout: as of :class:`BertBlock`.
         pad_token, pre, post, transformer_post, max_position_embeddings, d_inner: as of :class:`BertBlock`.
+
+    Call arguments:
+        inputs: (batch, length, dim), as of :class:`TransformerBlock`.
+
+    Returns:
+        As of :class:`TransformerBlock`.
 
     Example:
         >>> import numpy as np, merlin_models.tf as ml
@@ -248,6 +260,12 @@ class GPT2Block(_KnownTransformer):
         d_model, n_head, n_layer, hidden_act, initializer_range, layer_norm_eps, dropout: as of :class:`BertBlock`.
         pad_token, pre, post, transformer_post, max_position_embeddings, d_inner: as of :class:`BertBlock`.
 
+    Call arguments:
+        inputs: (batch, length, dim), as of :class:`TransformerBlock`.
+
+    Returns:
+        As of :class:`TransformerBlock`.
+
     Example:
         >>> import numpy as np, merlin_models.tf as ml
         >>> ml.GPT2Block(d_model=16, n_head=2, n_layer=1)(np.ones((2, 5, 16))).shape
@@ -271,6 +289,12 @@ class XLNetBlock(_KnownTransformer):
         d_model, n_head, n_layer, hidden_act, initializer_range, layer_norm_eps: as in :class:`BertBlock`.
         dropout, pad_token, pre, post, transformer_post, d_inner: as in :class:`BertBlock`.
         attn_type: "bi", or "uni" where a position attends to itself and those before it.
+
+    Call arguments:
+        inputs: (batch, length, dim), as of :class:`TransformerBlock`.
+
+    Returns:
+        As of :class:`TransformerBlock`.
 
     Raises:
         ValueError: for another attn_type.

@@ -230,6 +230,12 @@ class SequenceLast(SequenceClsIndex):
     Args:
         cls_index: as of :class:`SequenceClsIndex`.
 
+    Call arguments:
+        inputs: (batch, length, dim), ragged or dense, or a :class:`TransformerOutput`.
+
+    Returns:
+        (batch, dim).
+
     Example:
         >>> import numpy as np, merlin_models.tf as ml
         >>> block = ml.BertBlock(d_model=16, n_head=2, n_layer=1, transformer_post=ml.SequenceLast())
@@ -249,6 +255,12 @@ class SequenceFirst(SequenceClsIndex):
     Args:
         cls_index: as of :class:`SequenceClsIndex`.
 
+    Call arguments:
+        inputs: (batch, length, dim), ragged or dense, or a :class:`TransformerOutput`.
+
+    Returns:
+        (batch, dim).
+
     Example:
         >>> import numpy as np, merlin_models.tf as ml
         >>> block = ml.BertBlock(d_model=16, n_head=2, n_layer=1, transformer_post=ml.SequenceFirst())
@@ -264,6 +276,12 @@ class SequenceFirst(SequenceClsIndex):
 @register
 class SequenceMean(SequenceAggregator):
     """The mean over the positions of each sequence, also of a ``TransformerOutput``; see :class:`SequenceAggregator`.
+
+    Call arguments:
+        inputs: (batch, length, dim), ragged or dense, or a :class:`TransformerOutput`.
+
+    Returns:
+        (batch, dim).
 
     Example:
         >>> import numpy as np, merlin_models.tf as ml

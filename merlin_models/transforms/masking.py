@@ -122,6 +122,10 @@ class SequenceMaskLastInference(SequenceTransform):
     Args:
         schema, target: as in :class:`SequenceTransform`. Sequences may have any length.
 
+    Call arguments:
+        inputs: dictionary with the sequences, (batch, None) ragged or (batch, length) padded, as of
+            :class:`SequenceTransform`.
+
     Returns:
         A ``Prediction`` of the features, the targets as they came, and the weights. A model predicts one row a sequence. At
         the new position features are 1, which is no padding; what they are has no influence, as the position is masked.

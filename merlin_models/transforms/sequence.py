@@ -278,6 +278,10 @@ class SequenceCausalLastInference(SequenceTransform):
     Args:
         schema, target: as in :class:`SequenceTransform`. Sequences must have at least 1 item.
 
+    Call arguments:
+        inputs: dictionary with the sequences, (batch, None) ragged or (batch, length) padded, as of
+            :class:`SequenceTransform`.
+
     Returns:
         A ``Prediction`` of the features, the targets as they came, and the weights. A model predicts one row a sequence.
 
