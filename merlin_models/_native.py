@@ -20,7 +20,16 @@ _FOLDER = pathlib.Path(_build_info.__file__).parent
 
 @functools.cache
 def module() -> ModuleType:
-    """The Python module of the kernels, without TensorFlow."""
+    """The Python module of the kernels, without TensorFlow.
+
+    Returns:
+        The module ``merlin_models._C``: functions on NumPy arrays and on what has ``__dlpack__``, see docs/ops.
+
+    Example:
+        >>> from merlin_models import _native
+        >>> _native.module().cpu_instruction_set() in ("baseline", "avx2", "avx512")
+        True
+    """
     return importlib.import_module("merlin_models._C")
 
 
