@@ -98,8 +98,23 @@ def _arguments(made: object) -> set[str]:
     return names
 
 
+def _arguments_of_methods() -> dict[str, set[str]]:
+    """Of the methods that a public class, or what it derives from, has: what one of that name takes."""
+    found: dict[str, set[str]] = {}
+    parts = {part for made in PUBLIC.values() if inspect.isclass(made) for part in made.__mro__} - {object}
+    for part in parts:
+        for name, member in vars(part).items():
+            member = getattr(member, "__func__", member)
+            if inspect.isfunction(member) and not name.startswith("_"):
+                found.setdefault(name, set()).update(inspect.signature(member).parameters)
+    return found
+
+
+METHODS = _arguments_of_methods()
+
+
 def test_arguments_are_taken(page):
-    """``Name(..., argument=...)`` in passing."""
+    """``Name(..., argument=...)`` in passing, and ``method(argument=...)``."""
     unknown = []
     for code in inline_code(page):
         try:
@@ -108,10 +123,13 @@ def test_arguments_are_taken(page):
             continue
         for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
             name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-            if name in PUBLIC and not (isinstance(call.func, ast.Attribute) and ast.unparse(call.func.value) != "ml"):
-                given = {word.arg for word in call.keywords if word.arg is not None}
+            given = {word.arg for word in call.keywords if word.arg is not None}
+            owner = ast.unparse(call.func.value) if isinstance(call.func, ast.Attribute) else "ml"
+            if name in PUBLIC and owner == "ml":
                 unknown += [(code, argument) for argument in sorted(given - _arguments(PUBLIC[name]))]
-    without = [("Filter(pop=...)", "pop")]  # which a page names as what is not here
+            elif name in METHODS and name != "loss" and owner.split(".")[0] not in ("keras", "np", "pd", "tf"):
+                unknown += [(code, argument) for argument in sorted(given - METHODS[name])]
+    without = [("Filter(pop=...)", "pop"), ("connect(context=...)", "context")]  # which a page names as not here
     assert [each for each in unknown if each not in without] == []
 
 
