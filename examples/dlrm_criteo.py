@@ -1,7 +1,7 @@
 """Which ads are clicked: DLRM and DCN-v2 on Criteo's logs, beside the click rate and logistic regression.
 
     python examples/dlrm_criteo.py                       # 1,000 rows of the 1 TB logs: too few to learn from, a smoke run
-    python examples/dlrm_criteo.py --synthetic 1000000   # generated logs of the same shape: about 2 minutes
+    python examples/dlrm_criteo.py --synthetic 1000000   # generated logs of the same shape: some minutes
     python examples/dlrm_criteo.py --data logs --embedding-dim 128 --batch-size 65536    # day_0, day_1.gz, ...
 
 Encodes the logs with NVTabular (generated ones are encoded already), trains each model for some epochs, and measures AUC

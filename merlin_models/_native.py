@@ -20,7 +20,16 @@ _FOLDER = pathlib.Path(_build_info.__file__).parent
 
 @functools.cache
 def module() -> ModuleType:
-    """The Python module of the kernels, without TensorFlow."""
+    """The Python module of the kernels, without TensorFlow.
+
+    Returns:
+        The module ``merlin_models._C``: functions on NumPy arrays and on what has ``__dlpack__``, see docs/ops.
+
+    Example:
+        >>> from merlin_models import _native
+        >>> _native.module().cpu_instruction_set() in ("baseline", "avx2", "avx512")
+        True
+    """
     return importlib.import_module("merlin_models._C")
 
 
@@ -65,6 +74,13 @@ def raise_device_errors() -> None:
 
     CUDA kernels skip what is wrong and note it; the next call of an op on the device raises the note by itself. Call
     this after the last step, having waited for the device, to see a note of that step.
+
+    Raises:
+        ValueError: with the note; nothing without CUDA kernels.
+
+    Example:
+        >>> from merlin_models.ops import raise_device_errors
+        >>> raise_device_errors()
     """
     message = module().take_device_error() if has_cuda() else ""
     if message:

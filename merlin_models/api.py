@@ -15,6 +15,14 @@ class MerlinModel(Protocol):
 
     Rows are a data frame, a dictionary of columns, or whatever a loader reads: paths of Parquet files, an Arrow table, a
     ``Dataset``.
+
+    Example:
+        >>> from merlin_models.api import MerlinModel
+        >>> from merlin_models.schema import ColumnSchema, Schema
+        >>> from merlin_models.xgb import XGBoost
+        >>> schema = Schema([ColumnSchema.create_continuous("age"), ColumnSchema("liked", dtype="int32", tags=["target"])])
+        >>> isinstance(XGBoost(schema), MerlinModel)
+        True
     """
 
     schema: Schema

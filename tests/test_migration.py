@@ -159,5 +159,36 @@ def test_arguments(name, was, now):
         assert other in ml.__all__
 
 
+BLOCK_NAMES = """
+    as-sparse as-dense to_sparse to_dense prepare_lists prepare_features as-ragged category_encoding continuous-powers
+    label_to_onehot hashed_cross to_target stochastic-swap-noise ssn l2-norm remove_pad_3d seq_predict_next
+    seq_predict_last seq_predict_random seq_target_as_input weight-tying item_retrieval_scorer brute-force-topk
+    sampling-bias-correction in-batch-negative-sampling clm causal mlm masked last_hidden_state pooler_output
+    hidden_states attentions last_hidden_state_and_attention inference_hidden_state sequence_last sequence_first
+    sequence_mean sequence_cls_index in-batch concat stack sum sum-residual add-left element-wise-sum
+    element-wise-sum-item-multi cosine cosine-similarity elementwise-multiply
+"""
+
+
+def test_blocks_and_aggregations_by_name():
+    from merlin_models.blocks import AGGREGATIONS, BLOCKS
+    from merlin_models.samplers import SAMPLERS
+
+    table = PAGE.read_text().split("## Blocks and aggregations by name")[1].split("\n## ")[0]
+    known = {*AGGREGATIONS.names, *BLOCKS.names, *SAMPLERS.names}
+    found = []
+    for cell, now in re.findall(r'^\| (`"[^|]+) \| ([^|]+) \|$', table, re.MULTILINE):
+        names = re.findall(r'`"([^"]+)"`', cell)
+        found += names
+        if "strategy=" in now:
+            assert inspect.signature(ml.RetrievalModel.to_top_k_encoder).parameters["strategy"].default == names[0]
+        elif now.startswith("same name"):
+            assert set(names) <= known
+        else:
+            assert not set(names) & known
+            assert now.startswith("not needed: ") or find(re.findall(r"`(ml\.\w+)`", now)[0])
+    assert sorted(found) == sorted(BLOCK_NAMES.split())
+
+
 def test_the_table_of_arguments_is_there():
     assert len(ARGUMENTS) >= 18

@@ -22,9 +22,24 @@ class Aggregation(Block):
 
     Subclasses write ``combine``. All tensors are cast to the layer's compute dtype first.
 
+    Call arguments:
+        inputs: a dictionary of tensors (batch, ...).
+
+    Returns:
+        A tensor, as the subclass says.
+
     Raises:
         TypeError: if the input is no dictionary.
         ValueError: if it is empty, or the shapes do not fit.
+
+    Example:
+        >>> import keras, numpy as np, merlin_models.tf as ml
+        >>> class Largest(ml.Aggregation):
+        ...     def combine(self, tensors):
+        ...         a, b = tensors.values()  # sorted by name
+        ...         return keras.ops.maximum(a, b)
+        >>> Largest()({"a": np.array([[1.0, 5.0]]), "b": np.array([[3.0, 4.0]])}).numpy().tolist()
+        [[3.0, 5.0]]
     """
 
     def call(self, inputs: dict[str, Any], training: bool | None = None) -> Any:
@@ -75,6 +90,12 @@ class ConcatFeatures(Aggregation):
     Args:
         axis: of the concatenation, the last by default.
 
+    Call arguments:
+        inputs: a dictionary of tensors (batch, ..., dim) of one rank.
+
+    Returns:
+        (batch, ..., sum of dims).
+
     Example:
         >>> import numpy as np
         >>> from merlin_models.blocks import ConcatFeatures
@@ -96,7 +117,23 @@ class ConcatFeatures(Aggregation):
 @AGGREGATIONS.register("stack")
 @register
 class StackFeatures(Aggregation):
-    """Stacks equal shapes along a new axis, the last by default: (batch, dim) to (batch, dim, features)."""
+    """Stacks equal shapes along a new axis, the last by default: (batch, dim) to (batch, dim, features).
+
+    Args:
+        axis: the new one, counted in the result.
+
+    Call arguments:
+        inputs: a dictionary of tensors (batch, dim) of one shape.
+
+    Returns:
+        (batch, dim, features).
+
+    Example:
+        >>> import numpy as np, merlin_models.tf as ml
+        >>> x = {"a": np.array([[1.0, 2.0]]), "b": np.array([[3.0, 4.0]])}
+        >>> ml.StackFeatures()(x).numpy().tolist()
+        [[[1.0, 3.0], [2.0, 4.0]]]
+    """
 
     def __init__(self, axis: int = -1, **kwargs: Any):
         super().__init__(**kwargs)
@@ -113,7 +150,20 @@ class StackFeatures(Aggregation):
 @AGGREGATIONS.register("sum")
 @register
 class Sum(Aggregation):
-    """The sum; shapes are broadcast."""
+    """The sum; shapes are broadcast.
+
+    Call arguments:
+        inputs: a dictionary of tensors (batch, ...).
+
+    Returns:
+        A tensor of the shape that they broadcast to.
+
+    Example:
+        >>> import numpy as np, merlin_models.tf as ml
+        >>> x = {"a": np.array([[1.0, 2.0]]), "b": np.array([[3.0, 4.0]])}
+        >>> ml.Sum()(x).numpy().tolist()
+        [[4.0, 6.0]]
+    """
 
     def combine(self, tensors: dict[str, Any]) -> Any:
         total, *rest = tensors.values()
@@ -125,7 +175,20 @@ class Sum(Aggregation):
 @AGGREGATIONS.register("element-wise-sum")
 @register
 class ElementwiseSum(Sum):
-    """The sum of tensors that must have equal shapes."""
+    """The sum of tensors that must have equal shapes.
+
+    Returns:
+        A tensor of the shape of all of them, (batch, ...).
+
+    Raises:
+        ValueError: if shapes differ.
+
+    Example:
+        >>> import numpy as np, merlin_models.tf as ml
+        >>> x = {"a": np.array([[1.0, 2.0]]), "b": np.array([[3.0, 4.0]])}
+        >>> ml.ElementwiseSum()(x).numpy().tolist()
+        [[4.0, 6.0]]
+    """
 
     def combine(self, tensors: dict[str, Any]) -> Any:
         self._check_equal(tensors)
@@ -135,7 +198,20 @@ class ElementwiseSum(Sum):
 @AGGREGATIONS.register("elementwise-multiply")
 @register
 class ElementwiseMultiply(Aggregation):
-    """The product of tensors that must have equal shapes."""
+    """The product of tensors that must have equal shapes.
+
+    Returns:
+        A tensor of the shape of all of them, (batch, ...).
+
+    Raises:
+        ValueError: if shapes differ.
+
+    Example:
+        >>> import numpy as np, merlin_models.tf as ml
+        >>> x = {"a": np.array([[1.0, 2.0]]), "b": np.array([[3.0, 4.0]])}
+        >>> ml.ElementwiseMultiply()(x).numpy().tolist()
+        [[3.0, 8.0]]
+    """
 
     def combine(self, tensors: dict[str, Any]) -> Any:
         self._check_equal(tensors)
@@ -152,6 +228,18 @@ class SumResidual(ElementwiseSum):
 
     Args:
         activation: a Keras activation; "relu" by default, None for none.
+
+    Returns:
+        A tensor of the shape of all of them, (batch, ...).
+
+    Raises:
+        ValueError: if shapes differ.
+
+    Example:
+        >>> import numpy as np, merlin_models.tf as ml
+        >>> x = {"a": np.array([[1.0, 2.0]]), "b": np.array([[3.0, 4.0]])}
+        >>> ml.SumResidual()({"a": -x["a"], "b": x["b"]}).numpy().tolist()
+        [[2.0, 2.0]]
     """
 
     def __init__(self, activation: Any = "relu", **kwargs: Any):
@@ -174,6 +262,9 @@ class AddLeft(Aggregation):
 
     Args:
         left_name: the key of the input that is added.
+
+    Call arguments:
+        inputs: a dictionary of tensors (batch, dim), with ``left_name``.
 
     Returns:
         The sum for the only other input, or for several a dictionary of the sums.
@@ -216,6 +307,12 @@ class ElementwiseSumItemMulti(ElementwiseSum):
 
     Args:
         schema: has the column tagged ``item_id``. Without it, that of the block that aggregates.
+
+    Call arguments:
+        inputs: a dictionary of tensors (batch, dim) by feature.
+
+    Returns:
+        (batch, dim).
 
     Raises:
         ValueError: if the schema has no such column, or several; when called without a schema, without that column or
@@ -268,7 +365,17 @@ class ElementwiseSumItemMulti(ElementwiseSum):
 @AGGREGATIONS.register("cosine", "cosine-similarity")
 @register
 class CosineSimilarity(Aggregation):
-    """The cosine of the angle between two tensors (batch, dim), as (batch, 1)."""
+    """The cosine of the angle between two tensors (batch, dim), as (batch, 1).
+
+    Raises:
+        ValueError: for another number of tensors than two, or of different shapes.
+
+    Example:
+        >>> import numpy as np, merlin_models.tf as ml
+        >>> x = {"a": np.array([[1.0, 2.0]]), "b": np.array([[3.0, 4.0]])}
+        >>> ml.CosineSimilarity()(x).numpy().round(4)
+        array([[0.9839]], dtype=float32)
+    """
 
     def combine(self, tensors: dict[str, Any]) -> Any:
         if len(tensors) != 2:

@@ -42,6 +42,7 @@ class Block(SymbolicBuild, keras.layers.Layer):
 
     @property
     def block_name(self) -> str:
+        """The name in shortcuts and debugging, by default the layer's."""
         return self._block_name or self.name
 
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
@@ -238,6 +239,12 @@ def right_shift_layer(right: keras.layers.Layer, left: keras.layers.Layer | Sequ
 
     Raises:
         TypeError: for anything else.
+
+    Example:
+        >>> import keras, numpy as np, merlin_models.tf as ml
+        >>> block = ml.right_shift_layer(keras.layers.Dense(4), ["age"])  # ["age"] >> a Keras layer
+        >>> block({"age": np.ones((2, 1)), "price": np.ones((2, 1))}).shape
+        TensorShape([2, 4])
     """
     from merlin_models.blocks.tabular import Filter
 

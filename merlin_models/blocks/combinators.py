@@ -295,6 +295,11 @@ class ResidualBlock(Block):
     Raises:
         ValueError: if the shapes differ.
 
+    Example:
+        >>> import numpy as np, merlin_models.tf as ml
+        >>> ml.ResidualBlock(ml.MLPBlock([3]), activation="relu")(np.ones((2, 3))).shape
+        TensorShape([2, 3])
+
     Reference:
         He et al., Deep Residual Learning for Image Recognition, 2015, https://arxiv.org/abs/1512.03385
     """
@@ -315,11 +320,8 @@ class ResidualBlock(Block):
         return with_mask(self.activation(inputs + outputs), mask_of(inputs))
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "block": keras.saving.serialize_keras_object(self.block),
-            "activation": keras.activations.serialize(self.activation),
-        }
+        block = keras.saving.serialize_keras_object(self.block)
+        return {**super().get_config(), "block": block, "activation": keras.activations.serialize(self.activation)}
 
 
 def as_features(inputs: Any, schema: Schema | None) -> dict[str, Any]:
@@ -390,9 +392,7 @@ def _named(branches: tuple[Any, ...], use_layer_name: bool) -> dict[str, keras.l
     else:
         one_list = len(branches) == 1 and isinstance(branches[0], list | tuple)
         layers = list(branches[0] if one_list else branches)
-        names = [str(i) for i in range(len(layers))]
-        if use_layer_name:
-            names = [getattr(layer, "name", "") for layer in layers]
+        names = [getattr(layer, "name", "") if use_layer_name else str(i) for i, layer in enumerate(layers)]
     if not layers or not all(isinstance(layer, keras.layers.Layer) for layer in layers):
         raise ValueError(f"branches must be one or several Keras layers. Received: {branches}")
     if len(set(names)) != len(names):

@@ -23,6 +23,12 @@ class Cond(Block):
         false: runs where it is false; None passes the inputs on. Both must return the same structure, shapes and dtypes.
             Within either, a layer must not add losses, which a branch of a graph cannot hand out.
 
+    Call arguments:
+        inputs: a tensor or a dictionary of tensors.
+
+    Returns:
+        What the layer that ran returns.
+
     Raises:
         ValueError: if the condition is not one boolean.
 
@@ -76,6 +82,9 @@ class MapValues(Block):
     Args:
         layer: from one entry to another; the entries must have the shape that it is built for.
         filter: which entries: a ``Filter`` or its first argument. The others are passed on. All if None.
+
+    Call arguments:
+        inputs: dictionary name -> tensor, or one tensor.
 
     Returns:
         The dictionary, with the results in the places of the entries; for one tensor the layer's output.

@@ -124,6 +124,14 @@ class NCFBlock(Block):
     Raises:
         ValueError: if a column is missing, or there are several.
 
+    Example:
+        >>> import numpy as np, merlin_models.tf as ml
+        >>> user = ml.ColumnSchema.create_categorical("userId", 100, tags=[ml.Tags.USER_ID])
+        >>> movie = ml.ColumnSchema.create_categorical("movieId", 1000, tags=[ml.Tags.ITEM_ID])
+        >>> block = ml.NCFBlock(ml.Schema([user, movie]), embedding_dim=8, mlp_block=ml.MLPBlock([16]))
+        >>> block({"userId": np.array([1, 2]), "movieId": np.array([3, 4])}).shape
+        TensorShape([2, 24])
+
     Reference:
         He et al., Neural Collaborative Filtering, 2017, https://arxiv.org/abs/1708.05031
     """

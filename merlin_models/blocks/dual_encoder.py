@@ -10,7 +10,7 @@ from merlin_models.blocks.aggregation import Aggregation
 from merlin_models.blocks.base import Block, register
 from merlin_models.blocks.combinators import ParallelBlock, SequentialBlock
 from merlin_models.blocks.embedding_features import EmbeddingOptions
-from merlin_models.blocks.inputs import TARGET_TAGS, InputBlock
+from merlin_models.blocks.inputs import TARGET_TAGS, InputBlock, checked_schema
 from merlin_models.blocks.symbolic import parts_from_config
 from merlin_models.schema import Schema, Tags
 
@@ -94,7 +94,7 @@ def columns_of(schema: Schema, tag: Tags | str) -> Schema:
     Raises:
         ValueError: if there is none.
     """
-    columns = schema.select_by_tag(tag).remove_by_tag(TARGET_TAGS)
+    columns = checked_schema(schema).select_by_tag(tag).remove_by_tag(TARGET_TAGS)
     if not len(columns):
         raise ValueError(f"The schema should contain features with the tag `{tag}`. Received: {schema.column_names}")
     return columns

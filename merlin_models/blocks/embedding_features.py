@@ -96,6 +96,7 @@ class EmbeddingFeatures(TabularBlock):
 
     @property
     def feature_names(self) -> list[str]:
+        """The columns that are looked up."""
         return [feature.name for feature in self.collection.features]
 
     def table_config(self, feature: str) -> TableConfig:

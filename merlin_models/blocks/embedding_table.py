@@ -41,6 +41,7 @@ class EmbeddingTable(TabularBlock):
         embeddings_initializer, embeddings_regularizer: Keras identifiers or objects. A regularizer is one of all rows: such
             a table is not trained by rows.
         rows_l2_reg: f adds ``f * sum(row ** 2)`` over the rows that a batch looks up; see ``TableConfig``.
+        schema: the columns, in the place of ``col_schemas``.
         pre, post, aggregation: as in :class:`TabularBlock`.
 
     Call arguments:
@@ -79,6 +80,8 @@ class EmbeddingTable(TabularBlock):
         schema: Schema | None = None,
         **kwargs: Any,
     ):
+        if col_schemas and schema is not None:
+            raise ValueError("schema must be None where col_schemas are given: it is another way to give them.")
         columns = list(col_schemas) or list(schema or ())
         if not columns or not all(isinstance(column, ColumnSchema) for column in columns):
             raise ValueError(f"col_schemas must hold at least one ColumnSchema. Received: {columns}")
@@ -166,10 +169,12 @@ class EmbeddingTable(TabularBlock):
 
     @property
     def input_dim(self) -> int:
+        """Number of rows."""
         return self.table_config.input_dim
 
     @property
     def feature_names(self) -> list[str]:
+        """The columns that read the table."""
         return [feature.name for feature in self.collection.features]
 
     def add_feature(self, col_schema: ColumnSchema) -> None:

@@ -172,6 +172,7 @@ class TopKIndexBlock(IndexBlock):
 
     @property
     def k(self) -> int:
+        """How many candidates a query gets."""
         return self.catalogue.k
 
     def get_config(self) -> dict[str, Any]:

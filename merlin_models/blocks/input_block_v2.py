@@ -10,13 +10,20 @@ import keras
 from merlin_models.blocks.aggregation import Aggregation
 from merlin_models.blocks.combinators import ParallelBlock, SequentialBlock
 from merlin_models.blocks.embedding_table import Embeddings
-from merlin_models.blocks.inputs import TARGET_TAGS, ContinuousFeatures
+from merlin_models.blocks.inputs import TARGET_TAGS, ContinuousFeatures, checked_schema
 from merlin_models.blocks.pretrained import PretrainedEmbeddings
 from merlin_models.schema import Schema, Tags
 
 
 def Continuous(inputs: Schema | Sequence[str], **kwargs: Any) -> ContinuousFeatures:
     """The continuous features of a schema, or of these names: see :class:`ContinuousFeatures`.
+
+    Args:
+        inputs: a schema, or names of features.
+        **kwargs: of :class:`ContinuousFeatures`.
+
+    Returns:
+        A :class:`ContinuousFeatures`.
 
     Example:
         >>> import numpy as np
@@ -35,6 +42,9 @@ def ContinuousProjection(schema: Schema, projection: keras.layers.Layer) -> Sequ
     Args:
         schema: the columns.
         projection: say, an ``MLPBlock``.
+
+    Returns:
+        A :class:`SequentialBlock`, to (batch, width of the projection).
 
     Example:
         >>> import numpy as np
@@ -87,6 +97,7 @@ def InputBlockV2(
     Raises:
         ValueError: if no column is selected for any part.
         KeyError: for a tag without a block.
+        TypeError: if ``schema`` is no ``Schema``.
 
     Example:
         >>> import numpy as np
@@ -97,7 +108,7 @@ def InputBlockV2(
         >>> block({"movieId": np.array([1, 2]), "age": np.array([20.0, 30.0])}).shape
         TensorShape([2, 5])
     """
-    features = schema.remove_by_tag(TARGET_TAGS)
+    features = checked_schema(schema).remove_by_tag(TARGET_TAGS)
     makers = {**_TAG_TO_BLOCK, **(tag_to_block or {})}
     parts = {"categorical": categorical, "continuous": continuous, "pretrained_embeddings": pretrained_embeddings}
     parts = {name: part for name, part in parts.items() if part is not None} | branches

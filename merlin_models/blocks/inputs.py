@@ -96,6 +96,13 @@ class ContinuousFeatures(TabularBlock):
         return {**super().get_config(), "features": list(self.feature_names), "seq": self.seq}
 
 
+def checked_schema(schema: Any) -> Schema:
+    """The schema. Raises TypeError for anything else, such as a path."""
+    if not isinstance(schema, Schema):
+        raise TypeError(f"schema must be a Schema, as Schema.load(folder) reads one. Received: {type(schema).__name__}")
+    return schema
+
+
 def InputBlock(
     schema: Schema,
     branches: Mapping[str, keras.layers.Layer] | None = None,
@@ -139,7 +146,7 @@ def InputBlock(
 
     Raises:
         ValueError: if no column is left for any branch, or options contradict each other.
-        TypeError: if ``embedding_options`` is no ``EmbeddingOptions``.
+        TypeError: if ``schema`` is no ``Schema``, or ``embedding_options`` no ``EmbeddingOptions``.
 
     Example:
         >>> import numpy as np, merlin_models.tf as ml
@@ -156,8 +163,8 @@ def InputBlock(
         raise ValueError("seq_aggregator must be None unless split_sparse is True.")
     embedding_options = checked_options(embedding_options)
     aggregator = seq_aggregator or SequenceAggregator("mean") if split_sparse else None
+    features = checked_schema(schema).remove_by_tag(TARGET_TAGS)
     pools = {column.name for column in schema if split_sparse and column.is_list}
-    features = schema.remove_by_tag(TARGET_TAGS)
     chosen: dict[str, keras.layers.Layer] = {}
     continuous = features.select_by_tag(continuous_tags)
     if add_continuous_branch and len(continuous):

@@ -13,6 +13,13 @@ class Prediction(NamedTuple):
         targets: a tensor, a dictionary target -> tensor, or None.
         sample_weight: the same, for weights.
         negative_candidate_ids: ids of the candidates that a task scores as negatives, or None.
+
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> def liked(features, targets):  # for fit(pre=...)
+        ...     return ml.Prediction(features, targets > 3)
+        >>> liked({"movieId": 1}, 5).targets
+        True
     """
 
     outputs: Any

@@ -54,6 +54,7 @@ class Registry:
 
     @property
     def names(self) -> list[str]:
+        """All names, sorted."""
         return sorted(self._entries)
 
 
@@ -63,9 +64,20 @@ BLOCKS = Registry("block")
 def get_block(block: Any) -> Any:
     """A block from its name, or as given.
 
+    Args:
+        block: the name of a block in ``BLOCKS``, or anything else.
+
+    Returns:
+        A new block of that name, or what came.
+
     Raises:
         KeyError: for an unknown name; lists the known ones.
         ValueError: for the name of a block that cannot be made without arguments.
+
+    Example:
+        >>> from merlin_models.blocks import get_block
+        >>> type(get_block("continuous-powers")).__name__
+        'ContinuousPowers'
     """
     if not isinstance(block, str):
         return block

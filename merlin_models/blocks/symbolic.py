@@ -61,7 +61,9 @@ def parts_from_config(config: dict[str, Any]) -> dict[str, Any]:
 def symbolic_inputs(input_shape: Any, schema: Schema | None) -> Any:
     """Symbolic tensors of the shapes; columns of the schema have its kind of dtype, all else is float."""
 
-    def tensor(shape: Any, dtype: str | None = None) -> keras.KerasTensor:
+    def tensor(shape: Any, dtype: str | None = None) -> keras.KerasTensor | None:
+        if shape is None:  # of what an input does not have, such as a TransformerOutput's attentions
+            return None
         return keras.KerasTensor((None, *shape[1:]), dtype or keras.config.floatx())
 
     def tensors(shape: Any, name: str | None) -> Any:

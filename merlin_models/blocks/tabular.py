@@ -22,6 +22,23 @@ class TabularBlock(Block):
         pre, post: layers for the dictionaries before and after, names of blocks in ``BLOCKS`` such as "as-dense", or None.
         aggregation: a name such as "concat", an ``Aggregation``, or None to keep the dictionary.
         schema: the columns that the block reads, or None.
+
+    Call arguments:
+        inputs: dictionary feature -> tensor.
+
+    Returns:
+        What the last of these steps makes.
+
+    Raises:
+        TypeError: if ``schema`` is no schema, or a layer is neither a layer nor a name.
+
+    Example:
+        >>> import numpy as np, merlin_models.tf as ml
+        >>> class Doubled(ml.TabularBlock):
+        ...     def transform(self, inputs):
+        ...         return {name: 2 * value for name, value in inputs.items()}
+        >>> Doubled(aggregation="concat")({"a": np.ones((2, 1)), "b": np.ones((2, 2))}).shape
+        TensorShape([2, 3])
     """
 
     def __init__(
@@ -73,7 +90,12 @@ class TabularBlock(Block):
 
 @register
 class NoOp(Block):
-    """Returns its input."""
+    """Returns its input.
+
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> block = ml.ParallelBlock({"deep": ml.MLPBlock([8]), "as it is": ml.NoOp()}, aggregation="concat")
+    """
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         return inputs
@@ -85,6 +107,17 @@ class AsTabular(Block):
 
     Args:
         output_name: the key.
+
+    Call arguments:
+        inputs: a tensor of any shape.
+
+    Raises:
+        TypeError: if it is called on a dictionary.
+
+    Example:
+        >>> import numpy as np, merlin_models.tf as ml
+        >>> sorted(ml.AsTabular("scores")(np.ones((2, 1))))
+        ['scores']
     """
 
     def __init__(self, output_name: str, **kwargs: Any):
@@ -108,6 +141,12 @@ class Filter(Block):
         feature: a name, several names, a ``Schema``, or a ``Tags`` member together with ``schema``.
         exclude: whether to drop these and keep the rest.
         schema: where the columns of a tag are looked up.
+
+    Call arguments:
+        inputs: dictionary name -> tensor of any shape.
+
+    Returns:
+        The entries that are kept, as they came.
 
     Raises:
         ValueError: when called on a dictionary of which nothing remains.
@@ -152,7 +191,14 @@ class Filter(Block):
 
 @register
 class DebugBlock(Block):
-    """Returns its input, and prints its structure when Python runs through it (in a graph once a trace)."""
+    """Returns its input, and prints its structure when Python runs through it (in a graph once a trace).
+
+    Example:
+        >>> import numpy as np, merlin_models.tf as ml
+        >>> _ = ml.DebugBlock(block_name="here")({"age": np.ones((2, 1), "float32")})
+        here: {'age': '(None, 1) float32'}
+        here: {'age': '(2, 1) float32'}
+    """
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         print(f"{self.block_name}: {keras.tree.map_structure(_describe, inputs)}")

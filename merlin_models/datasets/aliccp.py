@@ -77,6 +77,12 @@ def get_aliccp(
         FileNotFoundError: if a file is missing; the message says where it comes from.
         ImportError: if NVTabular is not installed.
         ValueError: if a file is not of the format.
+
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> from merlin_models.datasets import get_aliccp
+        >>> train, valid = get_aliccp("aliccp")  # the folder with its four files  # doctest: +SKIP
+        >>> loader = ml.Loader(train, batch_size=4096)  # doctest: +SKIP
     """
     import_nvtabular()  # before hours of reading
     path = pathlib.Path(path)
@@ -93,7 +99,7 @@ def get_aliccp(
 
 
 def aliccp_workflow(folder: str | os.PathLike) -> Any:
-    """The NVTabular workflow for the columns of :func:`convert_aliccp`, not yet fitted.
+    """The NVTabular workflow for the raw columns that :func:`get_aliccp` writes, not yet fitted.
 
     All columns become int32 ids: 0 stays for padding, 2 is for what train does not have, the rest follows by frequency.
     ``TE_user_id_click`` and ``TE_item_id_click`` are the shares of clicks of an id in other folds of train, smoothed, then
@@ -102,8 +108,15 @@ def aliccp_workflow(folder: str | os.PathLike) -> Any:
     Args:
         folder: where fitting writes the values of the ids, in categories/.
 
+    Returns:
+        An ``nvtabular.Workflow``.
+
     Raises:
         ImportError: if NVTabular is not installed.
+
+    Example:
+        >>> from merlin_models.datasets.aliccp import aliccp_workflow, get_aliccp
+        >>> train, valid = get_aliccp("raw", nvt_workflow=aliccp_workflow("categories"))  # doctest: +SKIP
     """
     nvt = import_nvtabular()
     import merlin.schema

@@ -54,6 +54,12 @@ def get_booking(
         FileNotFoundError: if a file is missing; the message says where it comes from.
         ImportError: if NVTabular is not installed.
         ValueError: if a trip of the test set has no ground truth.
+
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> from merlin_models.datasets import get_booking
+        >>> train, valid = get_booking("booking")  # the folder with its three files  # doctest: +SKIP
+        >>> loader = ml.Loader(train, batch_size=4096)  # doctest: +SKIP
     """
     import_nvtabular()
     path = pathlib.Path(path)
@@ -83,8 +89,15 @@ def booking_workflow(folder: str | os.PathLike) -> Any:
     Args:
         folder: where fitting writes the values of the ids, in categories/.
 
+    Returns:
+        An ``nvtabular.Workflow``.
+
     Raises:
         ImportError: if NVTabular is not installed.
+
+    Example:
+        >>> from merlin_models.datasets.booking import booking_workflow, get_booking
+        >>> train, valid = get_booking("raw", nvt_workflow=booking_workflow("categories"))  # doctest: +SKIP
     """
     nvt = import_nvtabular()
     from merlin.schema import Tags

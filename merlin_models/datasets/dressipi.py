@@ -52,6 +52,12 @@ def get_dressipi2022(
         FileNotFoundError: if a file is missing; the message says where it comes from.
         ImportError: if NVTabular is not installed.
         ValueError: if valid_days leaves no session to a part.
+
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> from merlin_models.datasets import get_dressipi2022
+        >>> train, valid = get_dressipi2022("dressipi")  # the folder with its three files  # doctest: +SKIP
+        >>> loader = ml.Loader(train, batch_size=4096)  # doctest: +SKIP
     """
     valid_days = require_integer("valid_days", valid_days, 1)
     import_nvtabular()
@@ -78,7 +84,7 @@ def get_dressipi2022(
 
 
 def dressipi_workflow(folder: str | os.PathLike) -> Any:
-    """The NVTabular workflow for the columns of :func:`read_views`, not yet fitted.
+    """The NVTabular workflow for the raw columns that :func:`get_dressipi2022` writes, not yet fitted.
 
     All but date and timestamp become ids: 0 stays for padding, 1 is for missing values, 2 for those that train does not have,
     the rest follows by frequency; that an item has no such feature counts as a value. Viewed and bought items have one
@@ -87,8 +93,15 @@ def dressipi_workflow(folder: str | os.PathLike) -> Any:
     Args:
         folder: where fitting writes the values of the ids, in categories/.
 
+    Returns:
+        An ``nvtabular.Workflow``.
+
     Raises:
         ImportError: if NVTabular is not installed.
+
+    Example:
+        >>> from merlin_models.datasets.dressipi import dressipi_workflow, get_dressipi2022
+        >>> train, valid = get_dressipi2022("raw", nvt_workflow=dressipi_workflow("categories"))  # doctest: +SKIP
     """
     nvt = import_nvtabular()
     from merlin.schema import Tags

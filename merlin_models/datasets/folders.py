@@ -15,7 +15,21 @@ RECORD = "prepared.json"
 
 
 class Splits(NamedTuple):
-    """Two folders of Parquet files, each with its schema.pbtxt. Unpacks as ``train, valid``."""
+    """Two folders of Parquet files, each with its schema.pbtxt. Unpacks as ``train, valid``.
+
+    Attributes:
+        train: the folder of the rows to train on.
+        valid: that of the others.
+
+    Example:
+        >>> import pathlib, merlin_models.tf as ml
+        >>> from merlin_models.datasets import Splits
+        >>> ml.Schema([ml.ColumnSchema.create_categorical("movieId", 9)]).save("train")
+        PosixPath('train/schema.pbtxt')
+        >>> train, valid = splits = Splits(pathlib.Path("train"), pathlib.Path("valid"))
+        >>> splits.schema.column_names
+        ['movieId']
+    """
 
     train: pathlib.Path
     valid: pathlib.Path

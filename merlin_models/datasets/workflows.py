@@ -19,6 +19,10 @@ def configure_dask() -> None:
 
     Raises:
         RuntimeError: if dask.dataframe is imported already, without them.
+
+    Example:
+        >>> from merlin_models.datasets.workflows import configure_dask
+        >>> configure_dask()  # doctest: +SKIP
     """
     import dask
 

@@ -53,6 +53,15 @@ class BayesianPersonalizedRanking(_Implicit):
         **params: of ``implicit.bpr.BayesianPersonalizedRanking``: factors, learning_rate, regularization, iterations,
             random_state, ...
 
+    Example:
+        >>> from merlin_models.implicit import BayesianPersonalizedRanking
+        >>> from merlin_models.schema import ColumnSchema, Schema, Tags
+        >>> user = ColumnSchema.create_categorical("user", 2, tags=[Tags.USER_ID])
+        >>> item = ColumnSchema.create_categorical("item", 3, tags=[Tags.ITEM_ID])
+        >>> model = BayesianPersonalizedRanking(Schema([user, item]), factors=2, random_state=0, num_threads=1)
+        >>> model.fit({"user": [1, 1, 2], "item": [1, 2, 3]}).predict({"user": [2]}, k=2).items.shape
+        (1, 2)
+
     Reference:
         Rendle et al., BPR: Bayesian Personalized Ranking from Implicit Feedback, 2009, https://arxiv.org/abs/1205.2618
     """

@@ -35,6 +35,12 @@ class ApproximateTopK(keras.layers.Layer):
     Raises:
         ImportError: without faiss.
 
+    Example:
+        >>> import numpy as np, merlin_models.tf as ml
+        >>> top_k = ml.ApproximateTopK(k=2).index(np.eye(3, dtype="float32"), np.array([10, 20, 30]))
+        >>> top_k(np.array([[0.1, 0.9, 0.5]], "float32")).identifiers.numpy().tolist()
+        [[20, 30]]
+
     Reference:
         Malkov and Yashunin, Efficient and robust approximate nearest neighbor search, 2016, https://arxiv.org/abs/1603.09320
     """

@@ -99,11 +99,12 @@ class TensorInitializer(keras.initializers.Initializer):
 
     @classmethod
     def from_matrix(cls, matrix: Any) -> TensorInitializer:
+        """Of an array (rows, dim)."""
         return cls(matrix)
 
     @classmethod
     def from_dataset(cls, data: Any) -> TensorInitializer:
-        """Of a DataFrame or a Parquet file; see :func:`matrix_of`."""
+        """Of a DataFrame, or of a Parquet file with the columns "id" and "embedding"."""
         return cls(matrix_of(data))
 
     def __call__(self, shape: Any, dtype: Any = None) -> Any:

@@ -36,6 +36,16 @@ class EmbeddingOptions:
 
     Options by name may go to several blocks, each with a part of a schema: names of the whole schema are known to what
     ``select_by_...`` and ``remove_by_...`` make of it. A feature's name comes before its table's, the domain's.
+
+    Raises:
+        ValueError: in the blocks that take it, for a name that is no feature or table of theirs.
+
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> schema = ml.Schema([ml.ColumnSchema.create_categorical(name, 9_999) for name in ("userId", "movieId")])
+        >>> options = ml.EmbeddingOptions(infer_embedding_sizes=True, embedding_dims={"movieId": 32})
+        >>> {feature.name: feature.table.output_dim for feature in options.features(schema)}
+        {'movieId': 32, 'userId': 20}
     """
 
     embedding_dims: Mapping[str, int] | None = None
@@ -154,6 +164,17 @@ def selected(schema: Schema, tags: Tags | str | Sequence[str] | None = None) -> 
 
 def infer_embedding_dim(column: ColumnSchema, multiplier: float = 2.0, multiple_of_8: bool = True) -> int:
     """``ceil(cardinality ** 0.25 * multiplier)``, rounded up to a multiple of 8.
+
+    Args:
+        column: with an ``int_domain``.
+        multiplier: see above.
+        multiple_of_8: whether the result is rounded up.
+
+    Returns:
+        An int.
+
+    Raises:
+        ValueError: if the column has no ``int_domain``.
 
     Example:
         >>> from merlin_models.blocks import infer_embedding_dim

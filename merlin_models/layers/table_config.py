@@ -29,6 +29,14 @@ class TableConfig:
         rows_l2_reg: l adds ``l * sum(row ** 2)`` over the rows that a batch looks up to the loss: a row as often as its id is
             there, whatever the combiner and the weights; not that of padding. Its gradient has those rows only, so the
             table is trained by rows.
+
+    Raises:
+        ValueError: if an argument is out of range.
+
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> ml.TableConfig("movies", input_dim=1000, output_dim=16, combiner="sum").get_config()["input_dim"]
+        1000
     """
 
     name: str
@@ -74,6 +82,14 @@ class FeatureConfig:
         name: its key in the layer's inputs and outputs.
         table: the table it reads; features with one table (the same object, or an equal one) share its rows.
         padding_id: an id that stands for nothing and is skipped (0 in right-padded dense lists), or None.
+
+    Example:
+        >>> import numpy as np, merlin_models.tf as ml
+        >>> movies = ml.TableConfig("movies", input_dim=1000, output_dim=16)
+        >>> features = [ml.FeatureConfig("movie", movies), ml.FeatureConfig("seen", movies, padding_id=0)]
+        >>> layer = ml.EmbeddingBagCollection(features)
+        >>> layer({"movie": np.array([1, 2]), "seen": np.array([[5, 6, 0], [7, 0, 0]])})["seen"].shape
+        TensorShape([2, 16])
     """
 
     name: str

@@ -17,6 +17,13 @@ class TopKPrediction(NamedTuple):
     Attributes:
         scores: (batch, k) float32.
         identifiers: (batch, k) int64.
+
+    Example:
+        >>> import numpy as np, merlin_models.tf as ml
+        >>> top_k = ml.BruteForceTopK(k=2).index(np.eye(3, dtype="float32"), np.array([10, 20, 30]))
+        >>> scores, ids = top_k(np.array([[0.1, 0.9, 0.5]], "float32"))
+        >>> ids.numpy().tolist()
+        [[20, 30]]
     """
 
     scores: Any
@@ -68,6 +75,7 @@ class BruteForceTopK(Catalogue):
 
     @property
     def k(self) -> int:
+        """How many candidates a query gets."""
         return self._k
 
     @k.setter
@@ -79,6 +87,7 @@ class BruteForceTopK(Catalogue):
 
     @property
     def min_candidates(self) -> int:
+        """How many a catalogue must have at least."""
         return self._k
 
     def build(self, queries_shape: Any) -> None:

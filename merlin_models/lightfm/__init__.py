@@ -25,6 +25,13 @@ class LightFM(Recommender):
     Raises:
         ValueError: also if epochs or num_threads are below 1.
 
+    Example:
+        >>> from merlin_models.lightfm import LightFM
+        >>> from merlin_models.schema import Schema
+        >>> model = LightFM(Schema.load("train"), loss="warp", epochs=5).fit("train")  # doctest: +SKIP
+        >>> model.predict({"userId": [3, 7]}, k=10).items.shape  # doctest: +SKIP
+        (2, 10)
+
     Reference:
         Kula, Metadata Embeddings for User and Item Cold-start Recommendations, 2015, https://arxiv.org/abs/1507.08439
     """

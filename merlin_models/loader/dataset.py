@@ -48,6 +48,7 @@ class Dataset:
 
     @property
     def num_rows(self) -> int:
+        """Number of rows."""
         return self.table.num_rows
 
     def __len__(self) -> int:

@@ -22,6 +22,12 @@ def redirect() -> None:
     """Makes NVTabular's class build our loader: now, or as soon as its module is imported.
 
     Without NVTabular nothing happens. Calling it again changes nothing.
+
+    Example:
+        >>> import merlin_models.tf  # calls it
+        >>> from nvtabular.loader.tensorflow import KerasSequenceLoader  # doctest: +SKIP
+        >>> KerasSequenceLoader("train/*.parquet", batch_size=4096).__class__.__module__  # doctest: +SKIP
+        'merlin_models.loader.tensorflow'
     """
     module = sys.modules.get(MODULE)
     if module is not None:
@@ -31,7 +37,12 @@ def redirect() -> None:
 
 
 def restore() -> None:
-    """Undoes :func:`redirect`: NVTabular's class builds its own objects again."""
+    """Undoes :func:`redirect`: NVTabular's class builds its own objects again.
+
+    Example:
+        >>> from merlin_models.loader import nvtabular_loader
+        >>> nvtabular_loader.restore()  # doctest: +SKIP
+    """
     for finder in _finders():
         sys.meta_path.remove(finder)
     module = sys.modules.get(MODULE)

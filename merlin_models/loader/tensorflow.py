@@ -160,10 +160,12 @@ class KerasSequenceLoader(keras.utils.PyDataset):
 
     @property
     def cat_names(self) -> list[str]:
+        """Columns of ids."""
         return list(self._selection.cat_names)
 
     @property
     def cont_names(self) -> list[str]:
+        """Columns of numbers."""
         return list(self._selection.cont_names)
 
     @property
@@ -173,6 +175,7 @@ class KerasSequenceLoader(keras.utils.PyDataset):
 
     @property
     def label_names(self) -> list[str]:
+        """Columns that are labels."""
         return list(self._selection.label_names)
 
     @property

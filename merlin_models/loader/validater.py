@@ -14,6 +14,17 @@ class KerasSequenceValidater(keras.callbacks.Callback):
         dataloader: a `KerasSequenceLoader`, or anything else that `model.evaluate` takes.
         verbose: passed to `model.evaluate`.
         pre: passed to the `evaluate` of a `merlin_models` model, such as a transform of sequences; None for none.
+
+    Example:
+        >>> import pandas as pd, merlin_models.tf as ml
+        >>> rows = pd.DataFrame({"movieId": [1, 2, 3, 4], "liked": [0, 1, 0, 1]})
+        >>> names = {"cat_names": ["movieId"], "label_names": ["liked"]}
+        >>> schema = ml.Schema([ml.ColumnSchema.create_categorical("movieId", 9)])
+        >>> model = ml.Model(ml.InputBlock(schema), ml.BinaryClassificationTask("liked"))
+        >>> model.compile("adam")
+        >>> validator = ml.KerasSequenceValidator(ml.Loader(rows, 2, **names))
+        >>> "val_loss" in model.fit(ml.Loader(rows, 2, **names), verbose=0, callbacks=[validator]).history
+        True
     """
 
     def __init__(self, dataloader: Any, verbose: int = 0, pre: Any = None):

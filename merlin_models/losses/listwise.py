@@ -17,6 +17,12 @@ class CategoricalCrossEntropy(keras.losses.CategoricalCrossentropy):
 
     Args:
         from_logits, **kwargs: of ``keras.losses.CategoricalCrossentropy``.
+
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> loss = ml.losses.CategoricalCrossEntropy()
+        >>> round(float(loss([[0.0, 1.0]], [[0.0, 0.0]])), 4)  # ln 2
+        0.6931
     """
 
     def __init__(self, from_logits: bool = True, **kwargs: Any):
@@ -30,6 +36,12 @@ class SparseCategoricalCrossEntropy(keras.losses.SparseCategoricalCrossentropy):
 
     Args:
         from_logits, **kwargs: of ``keras.losses.SparseCategoricalCrossentropy``.
+
+    Example:
+        >>> import numpy as np, merlin_models.tf as ml
+        >>> loss = ml.losses.SparseCategoricalCrossEntropy()
+        >>> round(float(loss(np.array([1]), np.zeros((1, 2)))), 4)  # ln 2
+        0.6931
     """
 
     def __init__(self, from_logits: bool = True, **kwargs: Any):
@@ -43,6 +55,12 @@ class BinaryCrossEntropy(keras.losses.BinaryCrossentropy):
 
     Args:
         from_logits, **kwargs: of ``keras.losses.BinaryCrossentropy``.
+
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> loss = ml.losses.BinaryCrossEntropy()
+        >>> round(float(loss([[1.0], [0.0]], [[0.0], [0.0]])), 4)  # ln 2
+        0.6931
     """
 
     def __init__(self, from_logits: bool = True, **kwargs: Any):

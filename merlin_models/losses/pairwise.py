@@ -125,6 +125,12 @@ def _log_weights(negatives: Any, valid: Any) -> Any:
 class BPRLoss(PairwiseLoss):
     """Bayesian personalized ranking: -ln sigmoid(s+ - s-). See :class:`PairwiseLoss`.
 
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> loss = ml.losses.BPRLoss(reduction=None)
+        >>> loss([[0.0, 1.0, 0.0]], [[1.5, 2.0, 0.5]]).numpy().round(4)  # a number a negative
+        array([[0.4741, 0.2014]], dtype=float32)
+
     Reference:
         Rendle et al., BPR: Bayesian Personalized Ranking from Implicit Feedback, 2009, https://arxiv.org/abs/1205.2618
     """
@@ -141,6 +147,12 @@ class BPRmaxLoss(PairwiseLoss):
     Args:
         reg_lambda: weight of the regularization of negative scores.
         **kwargs: of :class:`PairwiseLoss`.
+
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> loss = ml.losses.BPRmaxLoss(reduction=None)
+        >>> loss([[0.0, 1.0, 0.0]], [[1.5, 2.0, 0.5]]).numpy().round(4)  # a number a negative
+        array([[2.4322, 1.5819]], dtype=float32)
 
     Reference:
         Hidasi and Karatzoglou, Recurrent Neural Networks with Top-k Gains for Session-based Recommendations, 2018,
@@ -171,6 +183,12 @@ def _top1(positive: Any, negatives: Any) -> Any:
 class TOP1Loss(PairwiseLoss):
     """TOP1: sigmoid(s- - s+) + sigmoid((s-)^2). See :class:`PairwiseLoss`.
 
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> loss = ml.losses.TOP1Loss(reduction=None)
+        >>> loss([[0.0, 1.0, 0.0]], [[1.5, 2.0, 0.5]]).numpy().round(4)  # a number a negative
+        array([[1.2822, 0.7446]], dtype=float32)
+
     Reference:
         Hidasi et al., Session-based Recommendations with Recurrent Neural Networks, 2016, https://arxiv.org/abs/1511.06939
     """
@@ -186,6 +204,12 @@ class TOP1v2Loss(PairwiseLoss):
 
     That is how later versions of GRU4Rec have it, where a row's positive is among its negatives.
 
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> loss = ml.losses.TOP1v2Loss(reduction=None)
+        >>> loss([[0.0, 1.0, 0.0]], [[1.5, 2.0, 0.5]]).numpy().round(4)  # a number a negative
+        array([[0.7912, 0.2536]], dtype=float32)
+
     Reference:
         Hidasi et al., Session-based Recommendations with Recurrent Neural Networks, 2016, https://arxiv.org/abs/1511.06939
     """
@@ -199,6 +223,12 @@ class TOP1v2Loss(PairwiseLoss):
 @register
 class TOP1maxLoss(PairwiseLoss):
     """TOP1-max: TOP1 times w, the softmax over the row's negatives. See :class:`PairwiseLoss`.
+
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> loss = ml.losses.TOP1maxLoss(reduction=None)
+        >>> loss([[0.0, 1.0, 0.0]], [[1.5, 2.0, 0.5]]).numpy().round(4)  # a number a negative
+        array([[0.9374, 0.2003]], dtype=float32)
 
     Reference:
         Hidasi and Karatzoglou, Recurrent Neural Networks with Top-k Gains for Session-based Recommendations, 2018,
@@ -214,6 +244,12 @@ class TOP1maxLoss(PairwiseLoss):
 class LogisticLoss(PairwiseLoss):
     """Pairwise logistic loss: ln(1 + exp(s- - s+)), which is the same function as BPR. See :class:`PairwiseLoss`.
 
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> loss = ml.losses.LogisticLoss(reduction=None)
+        >>> loss([[0.0, 1.0, 0.0]], [[1.5, 2.0, 0.5]]).numpy().round(4)  # a number a negative
+        array([[0.4741, 0.2014]], dtype=float32)
+
     Reference:
         Burges et al., Learning to Rank using Gradient Descent, 2005, https://doi.org/10.1145/1102351.1102363
     """
@@ -226,6 +262,12 @@ class LogisticLoss(PairwiseLoss):
 @register
 class HingeLoss(PairwiseLoss):
     """Pairwise hinge loss: max(0, 1 + s- - s+). See :class:`PairwiseLoss`.
+
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> loss = ml.losses.HingeLoss(reduction=None)
+        >>> loss([[0.0, 1.0, 0.0]], [[1.5, 2.0, 0.5]]).numpy().round(4)  # a number a negative
+        array([[0.5, 0. ]], dtype=float32)
 
     Reference:
         Herbrich et al., Large Margin Rank Boundaries for Ordinal Regression, 2000.

@@ -127,6 +127,13 @@ class PopularityBiasAt(_PopularityMetric):
     Args:
         item_freq_probs, k, is_prob_distribution: as in :class:`NoveltyAt`.
 
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> metric = ml.PopularityBiasAt([1, 1, 2], k=1)
+        >>> metric.update_state([[2, 0], [0, 1]])
+        >>> float(metric.result())  # (1/2 + 1/4) / 2
+        0.375
+
     Reference:
         Abdollahpouri et al., Managing Popularity Bias in Recommender Systems with Personalized Re-ranking, 2019,
         https://arxiv.org/abs/1901.07555

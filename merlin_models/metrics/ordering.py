@@ -16,6 +16,12 @@ class Ranking(NamedTuple):
         num_relevant: (...) float32, the relevant candidates of the row, found or not.
         labels: (..., candidates) float32, all of the row, for the best possible order; None where only their number is
             known, and each counts 1.
+
+    Example:
+        >>> from merlin_models.metrics import rank_labels
+        >>> ranking = rank_labels([[0, 1, 0, 1]], [[0.9, 0.8, 0.7, 0.6]], k=2)
+        >>> ranking.relevance.numpy().tolist(), ranking.num_relevant.numpy().tolist()
+        ([[0.0, 1.0]], [2.0])
     """
 
     relevance: Any
@@ -40,8 +46,16 @@ def rank_labels(
         k: how many.
         seed: of the order among equal scores.
 
+    Returns:
+        A :class:`Ranking`: relevance (..., k) float32 and the number of relevant candidates, (...) float32.
+
     Raises:
         ValueError: if there are less than k candidates, or the shapes differ.
+
+    Example:
+        >>> from merlin_models.metrics import rank_labels
+        >>> rank_labels([[0, 1, 0, 1]], [[0.1, 0.8, 0.7, 0.6]], k=3).relevance.numpy().tolist()
+        [[1.0, 0.0, 1.0]]
     """
     labels = ops.cast(y_true, "float32")
     scores = None if y_pred is None else ops.convert_to_tensor(y_pred)
@@ -116,6 +130,11 @@ def positive_rank(y_true: Any, y_pred: Any, seed: int | keras.random.SeedGenerat
 
     Returns:
         (batch,) int64, 0 for the best.
+
+    Example:
+        >>> from merlin_models.metrics import positive_rank
+        >>> positive_rank([2, 0], [[0.9, 0.8, 0.7], [0.3, 0.2, 0.1]]).numpy().tolist()
+        [2, 0]
     """
     scores = ops.convert_to_tensor(y_pred)
     place = ops.reshape(ops.cast(y_true, "int64"), (-1, 1))

@@ -16,6 +16,16 @@ from merlin_models.metrics.ordering import Ranking, rank_labels
 def recall_at(y_true: Any, y_pred: Any = None, label_relevant_counts: Any = None, k: int = 10, seed: int = 0) -> Any:
     """The share of the relevant candidates among the first k: hits / min(max(relevant, 1), k).
 
+    Args:
+        y_true, y_pred, label_relevant_counts, k, seed: as of :func:`rank_labels`: relevance and scores (...,
+            candidates).
+
+    Returns:
+        (...) float32, a value a row.
+
+    Raises:
+        ValueError: as of :func:`rank_labels`.
+
     Example:
         >>> from merlin_models.metrics import recall_at
         >>> recall_at([[0, 1, 0, 1]], [[0.9, 0.8, 0.7, 0.6]], k=3).numpy()
@@ -25,24 +35,87 @@ def recall_at(y_true: Any, y_pred: Any = None, label_relevant_counts: Any = None
 
 
 def precision_at(y_true: Any, y_pred: Any = None, label_relevant_counts: Any = None, k: int = 10, seed: int = 0) -> Any:
-    """The share of relevant candidates in the first k: hits / k."""
+    """The share of relevant candidates in the first k: hits / k.
+
+    Args:
+        y_true, y_pred, label_relevant_counts, k, seed: as of :func:`rank_labels`: relevance and scores (...,
+            candidates).
+
+    Returns:
+        (...) float32, a value a row.
+
+    Raises:
+        ValueError: as of :func:`rank_labels`.
+
+    Example:
+        >>> from merlin_models.metrics import precision_at
+        >>> precision_at([[0, 1, 0, 1]], [[0.9, 0.8, 0.7, 0.6]], k=3).numpy().round(4)
+        array([0.3333], dtype=float32)
+    """
     return precision(rank_labels(y_true, y_pred, label_relevant_counts, k, seed), k)
 
 
 def average_precision_at(
     y_true: Any, y_pred: Any = None, label_relevant_counts: Any = None, k: int = 10, seed: int = 0
 ) -> Any:
-    """The sum of precision at i over the relevant places i up to k / min(max(relevant, 1), k)."""
+    """The sum of precision at i over the relevant places i up to k / min(max(relevant, 1), k).
+
+    Args:
+        y_true, y_pred, label_relevant_counts, k, seed: as of :func:`rank_labels`: relevance and scores (...,
+            candidates).
+
+    Returns:
+        (...) float32, a value a row.
+
+    Raises:
+        ValueError: as of :func:`rank_labels`.
+
+    Example:
+        >>> from merlin_models.metrics import average_precision_at
+        >>> average_precision_at([[0, 1, 0, 1]], [[0.9, 0.8, 0.7, 0.6]], k=3).numpy().round(4)
+        array([0.25], dtype=float32)
+    """
     return average_precision(rank_labels(y_true, y_pred, label_relevant_counts, k, seed), k)
 
 
 def dcg_at(y_true: Any, y_pred: Any = None, label_relevant_counts: Any = None, k: int = 10, seed: int = 0) -> Any:
-    """Discounted cumulative gain: the sum of relevance / log2(place + 1) over the places 1 to k."""
+    """Discounted cumulative gain: the sum of relevance / log2(place + 1) over the places 1 to k.
+
+    Args:
+        y_true, y_pred, label_relevant_counts, k, seed: as of :func:`rank_labels`: relevance and scores (...,
+            candidates).
+
+    Returns:
+        (...) float32, a value a row.
+
+    Raises:
+        ValueError: as of :func:`rank_labels`.
+
+    Example:
+        >>> from merlin_models.metrics import dcg_at
+        >>> dcg_at([[0, 1, 0, 1]], [[0.9, 0.8, 0.7, 0.6]], k=3).numpy().round(4)
+        array([0.6309], dtype=float32)
+    """
     return _discounted(rank_labels(y_true, y_pred, label_relevant_counts, k, seed).relevance, k)
 
 
 def ndcg_at(y_true: Any, y_pred: Any = None, label_relevant_counts: Any = None, k: int = 10, seed: int = 0) -> Any:
     """DCG / the DCG of the best order; 0 for a row without a relevant candidate.
+
+    Args:
+        y_true, y_pred, label_relevant_counts, k, seed: as of :func:`rank_labels`: relevance and scores (...,
+            candidates).
+
+    Returns:
+        (...) float32, a value a row.
+
+    Raises:
+        ValueError: as of :func:`rank_labels`.
+
+    Example:
+        >>> from merlin_models.metrics import ndcg_at
+        >>> ndcg_at([[0, 1, 0, 1]], [[0.9, 0.8, 0.7, 0.6]], k=3).numpy().round(4)
+        array([0.3869], dtype=float32)
 
     Reference:
         Jarvelin and Kekalainen, Cumulated Gain-Based Evaluation of IR Techniques, 2002, https://doi.org/10.1145/582415.582418
@@ -51,7 +124,23 @@ def ndcg_at(y_true: Any, y_pred: Any = None, label_relevant_counts: Any = None, 
 
 
 def mrr_at(y_true: Any, y_pred: Any = None, label_relevant_counts: Any = None, k: int = 10, seed: int = 0) -> Any:
-    """1 / the first relevant place; 0 if there is none up to k."""
+    """1 / the first relevant place; 0 if there is none up to k.
+
+    Args:
+        y_true, y_pred, label_relevant_counts, k, seed: as of :func:`rank_labels`: relevance and scores (...,
+            candidates).
+
+    Returns:
+        (...) float32, a value a row.
+
+    Raises:
+        ValueError: as of :func:`rank_labels`.
+
+    Example:
+        >>> from merlin_models.metrics import mrr_at
+        >>> mrr_at([[0, 1, 0, 1]], [[0.9, 0.8, 0.7, 0.6]], k=3).numpy().round(4)
+        array([0.5], dtype=float32)
+    """
     return reciprocal_rank(rank_labels(y_true, y_pred, label_relevant_counts, k, seed), k)
 
 

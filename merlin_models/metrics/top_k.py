@@ -73,6 +73,7 @@ class TopKMetric(keras.metrics.Metric):
 
     @property
     def ks(self) -> list[int]:
+        """The numbers of candidates, in their order."""
         return [self.k] if self.top_ks is None else list(self.top_ks)
 
     @property
@@ -179,7 +180,18 @@ def _register(cls: type) -> type:
 
 @_register
 class RecallAt(TopKMetric):
-    """Recall at k: see :class:`TopKMetric` and :func:`merlin_models.metrics.recall_at`."""
+    """Recall at k: see :class:`TopKMetric` and :func:`merlin_models.metrics.recall_at`.
+
+    Args:
+        k, top_ks, pre_sorted, labels_onehot, seed, name: as of :class:`TopKMetric`.
+
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> metric = ml.RecallAt(2)
+        >>> metric.update_state([[0, 1, 0], [1, 0, 0]], [[0.9, 0.8, 0.7], [0.1, 0.3, 0.2]])
+        >>> metric.name, round(float(metric.result()), 4)
+        ('recall_at_2', 0.5)
+    """
 
     stem = "recall_at"
 
@@ -192,7 +204,18 @@ class RecallAt(TopKMetric):
 
 @_register
 class PrecisionAt(TopKMetric):
-    """Precision at k: see :class:`TopKMetric` and :func:`merlin_models.metrics.precision_at`."""
+    """Precision at k: see :class:`TopKMetric` and :func:`merlin_models.metrics.precision_at`.
+
+    Args:
+        k, top_ks, pre_sorted, labels_onehot, seed, name: as of :class:`TopKMetric`.
+
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> metric = ml.PrecisionAt(2)
+        >>> metric.update_state([[0, 1, 0], [1, 0, 0]], [[0.9, 0.8, 0.7], [0.1, 0.3, 0.2]])
+        >>> metric.name, round(float(metric.result()), 4)
+        ('precision_at_2', 0.25)
+    """
 
     stem = "precision_at"
 
@@ -205,7 +228,18 @@ class PrecisionAt(TopKMetric):
 
 @_register
 class AvgPrecisionAt(TopKMetric):
-    """Mean average precision at k: see :class:`TopKMetric` and :func:`merlin_models.metrics.average_precision_at`."""
+    """Mean average precision at k: see :class:`TopKMetric` and :func:`merlin_models.metrics.average_precision_at`.
+
+    Args:
+        k, top_ks, pre_sorted, labels_onehot, seed, name: as of :class:`TopKMetric`.
+
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> metric = ml.AvgPrecisionAt(2)
+        >>> metric.update_state([[0, 1, 0], [1, 0, 0]], [[0.9, 0.8, 0.7], [0.1, 0.3, 0.2]])
+        >>> metric.name, round(float(metric.result()), 4)
+        ('map_at_2', 0.25)
+    """
 
     stem = "map_at"
 
@@ -218,7 +252,18 @@ class AvgPrecisionAt(TopKMetric):
 
 @_register
 class NDCGAt(TopKMetric):
-    """Normalized discounted cumulative gain at k: see :class:`TopKMetric` and :func:`merlin_models.metrics.ndcg_at`."""
+    """Normalized discounted cumulative gain at k: see :class:`TopKMetric` and :func:`merlin_models.metrics.ndcg_at`.
+
+    Args:
+        k, top_ks, pre_sorted, labels_onehot, seed, name: as of :class:`TopKMetric`.
+
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> metric = ml.NDCGAt(2)
+        >>> metric.update_state([[0, 1, 0], [1, 0, 0]], [[0.9, 0.8, 0.7], [0.1, 0.3, 0.2]])
+        >>> metric.name, round(float(metric.result()), 4)
+        ('ndcg_at_2', 0.3155)
+    """
 
     stem = "ndcg_at"
 
@@ -231,7 +276,18 @@ class NDCGAt(TopKMetric):
 
 @_register
 class MRRAt(TopKMetric):
-    """Mean reciprocal rank at k: see :class:`TopKMetric` and :func:`merlin_models.metrics.mrr_at`."""
+    """Mean reciprocal rank at k: see :class:`TopKMetric` and :func:`merlin_models.metrics.mrr_at`.
+
+    Args:
+        k, top_ks, pre_sorted, labels_onehot, seed, name: as of :class:`TopKMetric`.
+
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> metric = ml.MRRAt(2)
+        >>> metric.update_state([[0, 1, 0], [1, 0, 0]], [[0.9, 0.8, 0.7], [0.1, 0.3, 0.2]])
+        >>> metric.name, round(float(metric.result()), 4)
+        ('mrr_at_2', 0.25)
+    """
 
     stem = "mrr_at"
 
@@ -244,6 +300,16 @@ class MRRAt(TopKMetric):
 
 def ranking_metrics(top_ks: Sequence[int], **kwargs: Any) -> tuple[TopKMetric, ...]:
     """NDCG, recall and mean average precision at several k.
+
+    Args:
+        top_ks: how many candidates count, in each of the metrics.
+        **kwargs: of each metric, as of :class:`TopKMetric`.
+
+    Returns:
+        ``(NDCGAt, RecallAt, AvgPrecisionAt)``.
+
+    Raises:
+        ValueError: as of :class:`TopKMetric`.
 
     Example:
         >>> from merlin_models.metrics import ranking_metrics

@@ -70,6 +70,7 @@ class Encoder(Exportable, SavedWhole, SymbolicBuild, keras.Model):
 
     @property
     def is_input(self) -> bool:
+        """Whether it takes the features of a schema."""
         return getattr(self.steps[0], "is_input", False)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
@@ -158,6 +159,9 @@ def EmbeddingEncoder(
         embedding_options: further options of the table; not together with ``dim``.
         post: a layer after it, such as ``L2Norm()``.
         **kwargs: of ``Encoder``.
+
+    Returns:
+        An :class:`Encoder`, to (batch, dim).
 
     Raises:
         ValueError: for another number of columns, or neither or both of ``dim`` and ``embedding_options``.

@@ -104,6 +104,7 @@ class Model(SavedWithSchemas, Exportable, Freezing, PreparedSteps, RowSparseTrai
 
     @property
     def prediction_tasks(self) -> list[PredictionTask]:
+        """The tasks at the end, in their order."""
         return tasks_of(self.blocks[-1])
 
     def __getitem__(self, key: int | slice) -> Any:

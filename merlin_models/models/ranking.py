@@ -39,6 +39,12 @@ def DLRMModel(
         prediction_tasks: a task or several; one for each target of the schema if None.
         **kwargs: of ``Model``.
 
+    Returns:
+        A :class:`Model`, not compiled.
+
+    Raises:
+        ValueError: as of :class:`DLRMBlock`, or if the schema has no target and there is no task.
+
     Example:
         >>> import merlin_models.tf as ml
         >>> schema = ml.Schema([ml.ColumnSchema.create_categorical("C1", 99), ml.ColumnSchema.create_continuous("I1")])
@@ -75,6 +81,19 @@ def DCNModel(
         cross_block: in the place of ``CrossBlock(depth)``, e.g. one with a ``low_rank_dim``.
         prediction_tasks, **kwargs: as in :func:`DLRMModel`.
 
+    Returns:
+        A :class:`Model`, not compiled.
+
+    Raises:
+        ValueError: if the schema has no target and there is no task, or if ``depth`` is below 1.
+
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> schema = ml.Schema([ml.ColumnSchema.create_categorical("C1", 99), ml.ColumnSchema.create_continuous("I1")])
+        >>> task = ml.BinaryClassificationTask("label")
+        >>> model = ml.DCNModel(schema, depth=2, deep_block=ml.MLPBlock([32]), prediction_tasks=task)
+        >>> model.compile(optimizer="adam")
+
     Reference:
         Wang et al., DCN V2: Improved Deep & Cross Network, 2020, https://arxiv.org/abs/2008.13535
     """
@@ -103,6 +122,23 @@ def DeepFMModel(
         schema: of the data set, with its targets.
         embedding_dim, deep_block, embedding_options: of the block.
         prediction_tasks, **kwargs: as in :func:`DLRMModel`.
+
+    Returns:
+        A :class:`Model`, not compiled.
+
+    Raises:
+        ValueError: if the schema has no target and there is no task.
+
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> schema = ml.Schema([ml.ColumnSchema.create_categorical("C1", 99), ml.ColumnSchema.create_continuous("I1")])
+        >>> task = ml.BinaryClassificationTask("label")
+        >>> model = ml.DeepFMModel(schema, embedding_dim=16, deep_block=ml.MLPBlock([32]), prediction_tasks=task)
+        >>> model.compile(optimizer="adam")
+
+    Reference:
+        Guo et al., DeepFM: A Factorization-Machine based Neural Network for CTR Prediction, 2017,
+        https://arxiv.org/abs/1703.04247
     """
     block = DeepFMBlock(schema, embedding_dim, deep_block, embedding_options)
     return Model.from_block(block, schema, prediction_tasks, **kwargs)
@@ -134,6 +170,19 @@ def WideAndDeepModel(
         embedding_options: of that input block.
         prediction_tasks, **kwargs: as in :func:`DLRMModel`.
 
+    Returns:
+        A :class:`Model`, not compiled.
+
+    Raises:
+        ValueError: if the schema has no target and there is no task.
+
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> schema = ml.Schema([ml.ColumnSchema.create_categorical("C1", 99), ml.ColumnSchema.create_continuous("I1")])
+        >>> task = ml.BinaryClassificationTask("label")
+        >>> model = ml.WideAndDeepModel(schema, deep_block=ml.MLPBlock([32]), prediction_tasks=task)
+        >>> model.compile(optimizer="adam")
+
     Reference:
         Cheng et al., Wide & Deep Learning for Recommender Systems, 2016, https://arxiv.org/abs/1606.07792
     """
@@ -164,6 +213,23 @@ def NCFModel(
         schema: of the data set, with its targets; user and item are the columns tagged ``USER_ID`` and ``ITEM_ID``.
         embedding_dim, mlp_block: of the block.
         prediction_tasks, **kwargs: as in :func:`DLRMModel`.
+
+    Returns:
+        A :class:`Model`, not compiled.
+
+    Raises:
+        ValueError: if the schema has no target and there is no task, or has not one column with each of the two tags.
+
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> user = ml.ColumnSchema.create_categorical("userId", 100, tags=[ml.Tags.USER_ID])
+        >>> movie = ml.ColumnSchema.create_categorical("movieId", 1000, tags=[ml.Tags.ITEM_ID])
+        >>> task = ml.BinaryClassificationTask("liked")
+        >>> model = ml.NCFModel(ml.Schema([user, movie]), embedding_dim=8, mlp_block=ml.MLPBlock([16]), prediction_tasks=task)
+        >>> model.compile(optimizer="adam")
+
+    Reference:
+        He et al., Neural Collaborative Filtering, 2017, https://arxiv.org/abs/1708.05031
     """
     return Model.from_block(NCFBlock(schema, embedding_dim, mlp_block), schema, prediction_tasks, **kwargs)
 

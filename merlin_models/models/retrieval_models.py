@@ -46,6 +46,12 @@ def TwoTowerModel(
         task_options: further arguments of the task.
         **kwargs: of ``RetrievalModel``.
 
+    Returns:
+        A :class:`RetrievalModel`, not compiled.
+
+    Raises:
+        ValueError: if no feature of the schema has one of the two tags.
+
     Example:
         >>> import merlin_models.tf as ml
         >>> user = ml.ColumnSchema.create_categorical("userId", 100, tags=[ml.Tags.USER_ID])
@@ -88,6 +94,12 @@ def MatrixFactorizationModel(
         schema, dim, query_id_tag, item_id_tag, embedding_options, post: of
             :func:`merlin_models.blocks.QueryItemIdsEmbeddingsBlock`.
         loss, metrics, logits_temperature, samplers, task_options, **kwargs: as of :func:`TwoTowerModel`.
+
+    Returns:
+        A :class:`RetrievalModel`, not compiled.
+
+    Raises:
+        ValueError: if the schema has not one column with each of the two tags.
 
     Example:
         >>> import merlin_models.tf as ml
@@ -134,6 +146,12 @@ def YoutubeDNNRetrievalModel(
         metrics: of the task.
         **kwargs: of ``RetrievalModel``.
 
+    Returns:
+        A :class:`RetrievalModel`, not compiled.
+
+    Raises:
+        ValueError: if the schema has not one list tagged ``item_id``.
+
     Example:
         >>> import numpy as np, merlin_models.tf as ml
         >>> history = ml.ColumnSchema.create_categorical("movieId", 1000, value_count=(0, 20), tags=[ml.Tags.ITEM_ID])
@@ -169,6 +187,17 @@ def RetrievalModelV2(
         output: a task, as of ``ContrastiveOutput``.
         query_name, candidate_name: the keys of the vectors that the output takes.
         **kwargs: of ``RetrievalModel``.
+
+    Returns:
+        A :class:`RetrievalModel`, not compiled.
+
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> user = ml.ColumnSchema.create_categorical("userId", 100, tags=[ml.Tags.USER_ID])
+        >>> movie = ml.ColumnSchema.create_categorical("movieId", 1000, tags=[ml.Tags.ITEM_ID])
+        >>> query, candidate = (ml.Encoder(ml.Schema([column]), ml.MLPBlock([16])) for column in (user, movie))
+        >>> model = ml.RetrievalModelV2(query, ml.ItemRetrievalTask(), candidate, candidate_name="item")
+        >>> model.compile(optimizer="adam")
     """
     if candidate is None:
         return RetrievalModel(query, output, **kwargs)
@@ -192,6 +221,12 @@ def TwoTowerModelV2(
         outputs: a task; ``ContrastiveOutput`` with the next two arguments if None.
         logits_temperature, negative_samplers: of that.
         **kwargs: of ``RetrievalModel``.
+
+    Returns:
+        A :class:`RetrievalModel`, not compiled.
+
+    Raises:
+        ValueError: if the candidate tower has not one column with the tag.
 
     Example:
         >>> import merlin_models.tf as ml
@@ -232,6 +267,19 @@ def MatrixFactorizationModelV2(
         dim, embedding_options, post: of ``EmbeddingEncoder``.
         query_id_tag, candidate_id_tag: of the two columns.
         outputs, logits_temperature, negative_samplers, **kwargs: as of :func:`TwoTowerModelV2`.
+
+    Returns:
+        A :class:`RetrievalModel`, not compiled.
+
+    Raises:
+        ValueError: if the schema has not one column with each of the two tags.
+
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> user = ml.ColumnSchema.create_categorical("userId", 100, tags=[ml.Tags.USER_ID])
+        >>> movie = ml.ColumnSchema.create_categorical("movieId", 1000, tags=[ml.Tags.ITEM_ID])
+        >>> model = ml.MatrixFactorizationModelV2(ml.Schema([user, movie]), dim=32)
+        >>> model.compile(optimizer="adam")
     """
     query, candidate = (
         EmbeddingEncoder(schema.select_by_tag(tag).remove_by_tag(TARGET_TAGS), dim, embedding_options, post)
@@ -258,8 +306,21 @@ def YoutubeDNNRetrievalModelV2(
 
     Args:
         dim: length of the item table's rows, and of the top block's output; ``MLPBlock([dim])`` if that is None.
+        top_block: as there, but for its width.
         schema, aggregation, l2_normalization, logits_temperature, num_sampled: as there.
         min_sampled_id, embedding_options, metrics, **kwargs: as there.
+
+    Returns:
+        A :class:`RetrievalModel`, not compiled.
+
+    Raises:
+        ValueError: if the schema has not one list tagged ``item_id``.
+
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> history = ml.ColumnSchema.create_categorical("movieId", 1000, value_count=(0, 20), tags=[ml.Tags.ITEM_ID])
+        >>> model = ml.YoutubeDNNRetrievalModelV2(ml.Schema([history]), dim=32, num_sampled=20)
+        >>> model.compile(optimizer="adam")
     """
     item = _history(schema)
     table = EmbeddingTable(dim, item, sequence_combiner="mean")

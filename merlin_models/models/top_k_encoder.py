@@ -96,6 +96,7 @@ class TopKEncoder(Exportable, SavedWhole, SymbolicBuild, keras.Model):
 
     @property
     def k(self) -> int:
+        """How many candidates a query gets."""
         return self.topk_layer.k
 
     @property

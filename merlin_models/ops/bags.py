@@ -20,6 +20,13 @@ class Bags(NamedTuple):
             bag has the same number of ids.
         weights: float32 of the shape of ``values``, or None for ones.
         padding_id: an id in ``values`` that stands for nothing and is skipped, or None.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from merlin_models.ops import to_bags
+        >>> bags = to_bags(tf.ragged.constant([[5, 9], [], [7]]))
+        >>> bags.values.numpy().tolist(), bags.row_splits.numpy().tolist()
+        ([5, 9, 7], [0, 2, 2, 3])
     """
 
     values: tf.Tensor
@@ -48,6 +55,14 @@ def to_bags(ids: Any, weights: Any = None, padding_id: int | None = None, name: 
     Raises:
         TypeError: if ids are not integers of 32 or 64 bits.
         ValueError: if a rank or the form of the weights does not fit.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from merlin_models.ops import to_bags
+        >>> to_bags(tf.constant([3, 7])).values.shape  # one id a bag
+        TensorShape([2, 1])
+        >>> to_bags(tf.constant([[5, 9], [7, 0]]), padding_id=0).row_splits is None  # dense ids stay as they are
+        True
     """
     if isinstance(ids, Bags):
         row_splits = ids.row_splits
@@ -100,7 +115,20 @@ def check_ids(values: Any, name: str) -> None:
 
 
 def batch_of(ids: Any) -> int | None:
-    """The number of bags of ids in any form that :func:`to_bags` takes, symbolic ones too; None if it is not known."""
+    """The number of bags of ids in any form that :func:`to_bags` takes, symbolic ones too; None if it is not known.
+
+    Args:
+        ids: as of :func:`to_bags`, or a :class:`Bags`.
+
+    Returns:
+        An int, or None.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from merlin_models.ops import batch_of
+        >>> batch_of(tf.ragged.constant([[5, 9], [], [7]]))
+        3
+    """
     if not isinstance(ids, tuple | list):
         return ids.shape[0]
     if ids[1] is None:  # Bags of one length

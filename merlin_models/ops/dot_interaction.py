@@ -164,9 +164,17 @@ def dot_interaction_reference(
     Args:
         features: arrays (batch, dim) or (batch, features, dim).
         grad: gradient of the output, (batch, width); ones if None.
+        order, self_interaction, concat_first, pad_to: as of :func:`dot_interaction`.
 
     Returns:
         (output, gradients of each of features), all float64.
+
+    Example:
+        >>> import numpy as np
+        >>> from merlin_models.ops import dot_interaction_reference
+        >>> output, (grad,) = dot_interaction_reference([np.array([[[1.0, 2.0], [3.0, 4.0]]])])
+        >>> output.tolist(), grad.tolist()
+        ([[11.0]], [[[3.0, 4.0], [1.0, 2.0]]])
     """
     arrays = [np.asarray(part, np.float64) for part in features]
     x = np.concatenate([part[:, np.newaxis] if part.ndim == 2 else part for part in arrays], axis=1)

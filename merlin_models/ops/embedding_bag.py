@@ -228,6 +228,14 @@ def embedding_bag_reference(
     Returns:
         (outputs, table gradients as dense arrays, weight gradients), all float64. Weight gradients have an entry for
         every feature, whether it has weights or not.
+
+    Example:
+        >>> import numpy as np
+        >>> from merlin_models.ops import embedding_bag_reference
+        >>> feature = (np.array([0, 2, 2]), np.array([0, 1, 3]), None, None)  # the bags [0] and [2, 2]
+        >>> outputs, table_grads, _ = embedding_bag_reference([np.eye(3)], [feature], [0], ["sum"])
+        >>> outputs[0].tolist(), table_grads[0].sum(axis=1).tolist()
+        ([[1.0, 0.0, 0.0], [0.0, 0.0, 2.0]], [3.0, 0.0, 6.0])
     """
     tables = [np.asarray(table, np.float64) for table in tables]
     outputs, table_grads = [], [np.zeros_like(table) for table in tables]

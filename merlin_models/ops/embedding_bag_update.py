@@ -58,6 +58,17 @@ def embedding_bag_update(
         tf.errors.InvalidArgumentError: on a CPU, for bad ids or row_splits, before anything has changed. On a GPU these
             are skipped and noted; see :func:`embedding_bag`.
 
+    Example:
+        >>> import tensorflow as tf
+        >>> from merlin_models.ops import UpdateRule, embedding_bag_update, to_bags
+        >>> table, bags = tf.Variable(tf.ones((3, 2))), to_bags(tf.constant([[0, 2], [2, 2]]))
+        >>> grad = tf.ones((2, 2))  # of the pooled vectors
+        >>> embedding_bag_update([table], [[]], [bags], [grad], combiners="sum", rule=UpdateRule("sgd"), learning_rate=0.1)
+        >>> table.numpy().round(1)
+        array([[0.9, 0.9],
+               [1. , 1. ],
+               [0.7, 0.7]], dtype=float32)
+
     Reference:
         Duchi et al., Adaptive Subgradient Methods, 2011; Kingma and Ba, Adam, 2015; McMahan et al., Ad Click Prediction,
         2013 (FTRL); row-wise Adagrad as in Naumov et al., https://arxiv.org/abs/1906.00091.
@@ -149,6 +160,14 @@ def embedding_bag_update_reference(
 
     Returns:
         (tables, slots) after the step, float64.
+
+    Example:
+        >>> import numpy as np
+        >>> from merlin_models.ops import UpdateRule, embedding_bag_update_reference
+        >>> grad = np.array([[1.0], [0.0], [3.0]])
+        >>> tables, _ = embedding_bag_update_reference([np.ones((3, 1))], [[]], [grad], [[0, 2]], UpdateRule("sgd"), 0.1)
+        >>> tables[0].round(1).tolist()
+        [[0.9], [1.0], [0.7]]
     """
     tables = [np.array(table, np.float64) for table in tables]
     slots = [[np.array(slot, np.float64) for slot in own] for own in slots]

@@ -23,6 +23,13 @@ class InbatchSoftmax(NamedTuple):
         log_sum_exp: float32; of the scores of the positive and of all negatives.
         positive_score: float32; loss is log_sum_exp - positive_score, but exact where it is small.
         rank: int64, how many negatives have a greater score than the positive: 0 is the best. Has no gradient.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from merlin_models.ops import inbatch_softmax
+        >>> output = inbatch_softmax(tf.eye(2), tf.eye(2))
+        >>> output.rank.numpy().tolist(), output.positive_score.numpy().tolist()
+        ([0, 0], [1.0, 1.0])
     """
 
     loss: tf.Tensor
@@ -326,6 +333,13 @@ def inbatch_softmax_reference(
 
     Returns:
         The results by name, and the gradients by the arguments' names; that of "temperature" is a number.
+
+    Example:
+        >>> import numpy as np
+        >>> from merlin_models.ops import inbatch_softmax_reference
+        >>> results, grads = inbatch_softmax_reference(np.eye(2), np.eye(2))
+        >>> results["loss"].round(4).tolist(), sorted(grads)
+        ([0.3133, 0.3133], ['candidate_log_q', 'candidates', 'positive_log_q', 'positives', 'queries', 'temperature'])
     """
     q, k = np.asarray(queries, np.float64), np.asarray(candidates, np.float64)
     batch, count = len(q), len(k)

@@ -23,7 +23,22 @@ _OWN_ATTRS = ("dim", "order", "self_interaction", "concat_first", "pad_to", "tf3
 def why_not_fused(
     tables: Sequence[Any], features: Sequence[Bags], combiners: Sequence[str], first: Any, output_dtype: Any
 ) -> str:
-    """Why :func:`lookup_interaction` has no kernel on CUDA for these, or "" if it has; arguments are as there."""
+    """Why :func:`lookup_interaction` has no kernel on CUDA for these, or "" if it has; arguments are as there.
+
+    Args:
+        tables, features, combiners, first: as of :func:`lookup_interaction`.
+        output_dtype: as there, and not None.
+
+    Returns:
+        The reason, or an empty string.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from merlin_models.ops import to_bags, why_not_fused
+        >>> table, bags = tf.Variable(tf.ones((5, 8))), to_bags(tf.ragged.constant([[1, 2], [3]]))
+        >>> why_not_fused([table], [bags], ["sum"], None, tf.float32)
+        "a feature has row_splits, weights or the combiner 'max'"
+    """
     output_dtype, table_dtype = tf.as_dtype(output_dtype), tf.as_dtype(unwrap(tables[0]).dtype)
     dims = {int(table.shape[1]) for table in tables}
     if not all(isinstance(unwrap(table), tf.Variable) for table in tables):

@@ -22,6 +22,15 @@ class Lookup:
         tables: the variables, as they were passed.
         features, table_of_feature, combiners, names: of the call.
         outputs: what it returned: one tensor a feature, or one for all with their columns side by side.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from merlin_models.ops import embedding_bag, record_lookups, to_bags
+        >>> table = tf.Variable(tf.ones((5, 2)))
+        >>> with tf.GradientTape() as tape, record_lookups(tape, lambda variable: True) as recorded:
+        ...     outputs = embedding_bag([table], [to_bags(tf.constant([1, 2]))], names=["movie"])
+        >>> recorded.lookups[0].names, recorded.lookups[0].combiners
+        (['movie'], ['mean'])
     """
 
     tables: list[Any]
@@ -45,7 +54,21 @@ class Lookup:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LookupOutput:
-    """An output of a lookup, in the place of a variable where gradients and variables come in pairs."""
+    """An output of a lookup, in the place of a variable where gradients and variables come in pairs.
+
+    Attributes:
+        lookup: the :class:`Lookup`.
+        index: which of its outputs.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from merlin_models.ops import embedding_bag, record_lookups, to_bags
+        >>> table = tf.Variable(tf.ones((5, 2)))
+        >>> with tf.GradientTape() as tape, record_lookups(tape, lambda variable: True) as recorded:
+        ...     outputs = embedding_bag([table], [to_bags(tf.constant([1, 2]))])
+        >>> recorded.outputs()[0].tensor is outputs[0]
+        True
+    """
 
     lookup: Lookup
     index: int
@@ -97,6 +120,19 @@ def record_lookups(tape: tf.GradientTape, is_table: Callable[[Any], bool]) -> It
     Args:
         tape: of the training step, active.
         is_table: says of a variable whether the optimizer steps it by rows.
+
+    Yields:
+        The recorder: ``lookups`` and ``outputs()`` have what was called until then.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from merlin_models.ops import embedding_bag, record_lookups, to_bags
+        >>> table = tf.Variable(tf.ones((5, 2)))
+        >>> with tf.GradientTape() as tape, record_lookups(tape, lambda variable: True) as recorded:
+        ...     loss = tf.reduce_sum(embedding_bag([table], [to_bags(tf.constant([1, 2]))])[0])
+        >>> (output,) = recorded.outputs()
+        >>> tape.gradient(loss, output.tensor).numpy().tolist()  # of what was looked up, not of the table
+        [[1.0, 1.0], [1.0, 1.0]]
     """
     before = current_recorder()
     recorder = _current.recorder = _Recorder(tape, is_table)

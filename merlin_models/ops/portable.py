@@ -19,6 +19,9 @@ def portable_ops() -> Iterator[None]:
     Results are the same but for the rounding of sums in another order. It is meant for inference: what is traced into a
     ``tf.function`` meanwhile needs no library of ours to run.
 
+    Yields:
+        None.
+
     Raises:
         NotImplementedError: inside, by an op that has no form in stock ops: those that only training needs.
 
@@ -40,7 +43,19 @@ def portable_ops() -> Iterator[None]:
 
 
 def is_portable() -> bool:
-    """Whether ops must compute by stock ops now."""
+    """Whether ops must compute by stock ops now.
+
+    Returns:
+        A bool, of this thread.
+
+    Example:
+        >>> from merlin_models.ops import is_portable, portable_ops
+        >>> with portable_ops():
+        ...     print(is_portable())
+        True
+        >>> is_portable()
+        False
+    """
     return getattr(_current, "active", False)
 
 

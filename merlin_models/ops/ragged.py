@@ -10,7 +10,17 @@ from merlin_models.ops.bags import splits_of_sparse
 
 
 def is_ragged(x: Any) -> bool:
-    """Whether this is a ``tf.RaggedTensor``."""
+    """Whether this is a ``tf.RaggedTensor``.
+
+    Args:
+        x: anything.
+
+    Example:
+        >>> import tensorflow as tf, merlin_models.ops as ops
+        >>> x = tf.ragged.constant([[1, 2], [3]])
+        >>> ops.is_ragged(x), ops.is_ragged(x.to_tensor())
+        (True, False)
+    """
     return isinstance(x, tf.RaggedTensor)
 
 
@@ -26,6 +36,9 @@ def to_ragged(x: Any, lengths: Any = None, name: str = "input") -> tf.RaggedTens
             a tensor (batch, length, ...), padded on the right.
         lengths: of the lists of a padded tensor, (batch,). Zeros at the end of a list are its padding if None.
         name: for error messages.
+
+    Returns:
+        A ``tf.RaggedTensor`` of the dtype that came.
 
     Raises:
         ValueError: for a tensor of rank 1, or a pair of other shapes.
@@ -71,6 +84,18 @@ def to_dense(x: Any, max_length: int | None = None, name: str = "input") -> tf.T
         x: the lists; a dense tensor is returned as it is.
         max_length: length of the result: longer lists lose what is behind it. That of the longest list if None.
         name: for error messages.
+
+    Returns:
+        A tensor of the dtype that came.
+
+    Raises:
+        ValueError: as of :func:`to_ragged`.
+
+    Example:
+        >>> import tensorflow as tf, merlin_models.ops as ops
+        >>> x = tf.ragged.constant([[1, 2], [3]])
+        >>> ops.to_dense(x).numpy().tolist(), ops.to_dense(x, max_length=1).numpy().tolist()
+        ([[1, 2], [3, 0]], [[1], [3]])
     """
     if not isinstance(x, tf.RaggedTensor | tf.SparseTensor | tuple | list):
         return tf.convert_to_tensor(x)
@@ -83,6 +108,18 @@ def to_padded(x: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Ragged sequences padded with zeros, (batch, length, ...), and the mask (batch, length) of their items.
 
     The length is at least 1, also for sequences that are all empty: not every layer knows what to do with none.
+
+    Args:
+        x: ragged (batch, None, ...).
+
+    Returns:
+        The padded tensor, and the mask, which is boolean.
+
+    Example:
+        >>> import tensorflow as tf, merlin_models.ops as ops
+        >>> padded, mask = ops.to_padded(tf.ragged.constant([[1, 2], [3]]))
+        >>> padded.numpy().tolist(), mask.numpy().tolist()
+        ([[1, 2], [3, 0]], [[True, True], [True, False]])
     """
     length = tf.maximum(x.bounding_shape(axis=1), 1)
     shape = tf.concat([[-1, length], tf.shape(x.flat_values, out_type=length.dtype)[1:]], 0)
@@ -91,35 +128,112 @@ def to_padded(x: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def to_sparse(x: Any, name: str = "input") -> tf.SparseTensor:
-    """Lists in any form that :func:`to_ragged` takes as a ``tf.SparseTensor`` (batch, longest list)."""
+    """Lists in any form that :func:`to_ragged` takes as a ``tf.SparseTensor`` (batch, longest list).
+
+    Args:
+        x: as of :func:`to_ragged`; a sparse tensor is returned as it is.
+        name: for error messages.
+
+    Returns:
+        A ``tf.SparseTensor`` of the dtype that came.
+
+    Raises:
+        ValueError: as of :func:`to_ragged`.
+
+    Example:
+        >>> import tensorflow as tf, merlin_models.ops as ops
+        >>> x = tf.ragged.constant([[1, 2], [3]])
+        >>> ops.to_sparse(x).values.numpy().tolist(), ops.to_sparse(x).dense_shape.numpy().tolist()
+        ([1, 2, 3], [2, 2])
+    """
     return x if isinstance(x, tf.SparseTensor) else to_ragged(x, name=name).to_sparse()
 
 
 def row_lengths(x: tf.RaggedTensor) -> tf.Tensor:
-    """Number of items of each list, int64 (batch,)."""
+    """Number of items of each list, int64 (batch,).
+
+    Args:
+        x: ragged (batch, None, ...).
+
+    Returns:
+        A tensor.
+
+    Example:
+        >>> import tensorflow as tf, merlin_models.ops as ops
+        >>> ops.row_lengths(tf.ragged.constant([[1, 2], [3]])).numpy().tolist()
+        [2, 1]
+    """
     return x.row_lengths()
 
 
 def items_of_padded(x: Any, like: tf.RaggedTensor) -> tf.RaggedTensor:
-    """What a padded tensor (batch, length, ...) has at the items of the lists ``like``, as ragged as these."""
+    """What a padded tensor (batch, length, ...) has at the items of the lists ``like``, as ragged as these.
+
+    Args:
+        x: (batch, length, ...), at least as long as the longest list.
+        like: ragged (batch, None, ...).
+
+    Returns:
+        Ragged (batch, None, ...), with the row splits of ``like``.
+
+    Example:
+        >>> import tensorflow as tf, merlin_models.ops as ops
+        >>> ops.items_of_padded(tf.constant([[10, 20], [30, 40]]), like=tf.ragged.constant([[1, 2], [3]])).to_list()
+        [[10, 20], [30]]
+    """
     return like.with_flat_values(tf.boolean_mask(x, tf.sequence_mask(like.row_lengths(), tf.shape(x)[1])))
 
 
 def repeat_for_items(x: Any, like: tf.RaggedTensor) -> tf.RaggedTensor:
-    """One tensor a row, (batch, ...), repeated for each item of the row's list: ragged (batch, None, ...)."""
+    """One tensor a row, (batch, ...), repeated for each item of the row's list: ragged (batch, None, ...).
+
+    Args:
+        x: (batch, ...).
+        like: ragged (batch, None, ...).
+
+    Returns:
+        Ragged, with the row splits of ``like``.
+
+    Example:
+        >>> import tensorflow as tf, merlin_models.ops as ops
+        >>> ops.repeat_for_items(tf.constant([10, 20]), like=tf.ragged.constant([[1, 2], [3]])).to_list()
+        [[10, 10], [20]]
+    """
     return like.with_flat_values(tf.gather(x, like.value_rowids()))
 
 
 def ragged_where(x: tf.RaggedTensor, keep: tf.Tensor) -> tf.RaggedTensor:
-    """The items of lists for which the boolean ``keep``, (number of items,), is true."""
+    """The items of lists for which the boolean ``keep``, (number of items,), is true.
+
+    Args:
+        x: ragged (batch, None, ...).
+        keep: boolean, in the order of the items.
+
+    Returns:
+        Ragged (batch, None, ...) of the dtype that came.
+
+    Example:
+        >>> import tensorflow as tf, merlin_models.ops as ops
+        >>> ops.ragged_where(tf.ragged.constant([[1, 2], [3]]), tf.constant([False, True, True])).to_list()
+        [[2], [3]]
+    """
     return tf.ragged.boolean_mask(x, x.with_flat_values(keep))
 
 
 def mask_like(mask: Any, x: Any) -> tf.Tensor:
     """A mask of positions, ragged or (batch, length), for sequences ``x`` in either form.
 
+    Args:
+        mask: boolean, ragged or (batch, length).
+        x: sequences, ragged (batch, None, ...) or (batch, length, ...).
+
     Returns:
         (number of items,) for ragged sequences, (batch, length) for dense ones, whose positions beyond the mask are False.
+
+    Example:
+        >>> import tensorflow as tf, merlin_models.ops as ops
+        >>> ops.mask_like(tf.constant([[True, False], [True, False]]), tf.ragged.constant([[1, 2], [3]])).numpy().tolist()
+        [True, False, True]
     """
     if isinstance(x, tf.RaggedTensor):
         return mask.flat_values if isinstance(mask, tf.RaggedTensor) else items_of_padded(mask, x).flat_values
@@ -129,12 +243,37 @@ def mask_like(mask: Any, x: Any) -> tf.Tensor:
 
 
 def select_positions(x: Any, mask: Any) -> tf.Tensor:
-    """What sequences (batch, length, ...), ragged or dense, have where a mask is true: (number of positions, ...)."""
+    """What sequences (batch, length, ...), ragged or dense, have where a mask is true: (number of positions, ...).
+
+    Args:
+        x: sequences, ragged or dense.
+        mask: as of :func:`mask_like`.
+
+    Returns:
+        A tensor of the dtype that came, row after row.
+
+    Example:
+        >>> import tensorflow as tf, merlin_models.ops as ops
+        >>> ops.select_positions(tf.constant([[1, 2], [3, 0]]), tf.constant([[False, True], [True, False]])).numpy()
+        array([2, 3], dtype=int32)
+    """
     return tf.boolean_mask(x.flat_values if isinstance(x, tf.RaggedTensor) else x, mask_like(mask, x))
 
 
 def positions_in_rows(x: tf.RaggedTensor) -> tf.Tensor:
-    """0, 1, ... in each list, int64 (number of items,)."""
+    """0, 1, ... in each list, int64 (number of items,).
+
+    Args:
+        x: ragged (batch, None, ...).
+
+    Returns:
+        A tensor, in the order of the items.
+
+    Example:
+        >>> import tensorflow as tf, merlin_models.ops as ops
+        >>> ops.positions_in_rows(tf.ragged.constant([[1, 2], [3]])).numpy().tolist()
+        [0, 1, 0]
+    """
     starts = tf.gather(x.row_starts(), x.value_rowids())
     return tf.range(tf.shape(starts, out_type=tf.int64)[0]) - starts
 
@@ -142,8 +281,21 @@ def positions_in_rows(x: tf.RaggedTensor) -> tf.Tensor:
 def check_lengths(x: tf.RaggedTensor, at_least: int, message: str) -> tf.RaggedTensor:
     """The lists, after a check that each has at least so many items.
 
+    Args:
+        x: ragged (batch, None, ...).
+        at_least: the least number of items.
+        message: of the error.
+
+    Returns:
+        Ragged, the same lists.
+
     Raises:
         tf.errors.InvalidArgumentError: if one has not.
+
+    Example:
+        >>> import tensorflow as tf, merlin_models.ops as ops
+        >>> ops.check_lengths(tf.ragged.constant([[1, 2], [3]]), 1, "Lists must have items.").to_list()
+        [[1, 2], [3]]
     """
     check = tf.debugging.assert_greater_equal(x.row_lengths(), tf.constant(at_least, tf.int64), message)
     with tf.control_dependencies([] if check is None else [check]):
@@ -153,8 +305,21 @@ def check_lengths(x: tf.RaggedTensor, at_least: int, message: str) -> tf.RaggedT
 def check_at_most(count: Any, limit: int, message: str) -> Any:
     """The count, after a check that it is not above a limit.
 
+    Args:
+        count: integer tensor.
+        limit: the greatest value that is allowed.
+        message: of the error.
+
+    Returns:
+        The count as a tensor.
+
     Raises:
         tf.errors.InvalidArgumentError: if it is.
+
+    Example:
+        >>> from merlin_models.ops import check_at_most
+        >>> int(check_at_most(3, 5, "There must not be more than five."))
+        3
     """
     check = tf.debugging.assert_less_equal(count, limit, message)
     with tf.control_dependencies([] if check is None else [check]):
@@ -164,8 +329,20 @@ def check_at_most(count: Any, limit: int, message: str) -> Any:
 def check_equal_lengths(x: tf.RaggedTensor, like: tf.RaggedTensor, message: str) -> tf.RaggedTensor:
     """The lists, with the row splits of ``like``, after a check that they are as long.
 
+    Args:
+        x, like: ragged (batch, None, ...).
+        message: of the error.
+
+    Returns:
+        Ragged, the items of ``x`` with the row splits of ``like``.
+
     Raises:
         tf.errors.InvalidArgumentError: if a list has another length.
+
+    Example:
+        >>> import tensorflow as tf, merlin_models.ops as ops
+        >>> ops.check_equal_lengths(tf.ragged.constant([[1]]), tf.ragged.constant([[5]]), "must be as long").to_list()
+        [[1]]
     """
     if x.row_splits is like.row_splits:
         return x
@@ -184,6 +361,9 @@ def take_rows(x: Any, rows: Any) -> Any:
         x: a tensor (batch, ...), ragged, sparse (batch, width), or a pair ``(values, row_splits)`` of rank 1.
         rows: integers (n,), in [0, batch).
 
+    Returns:
+        The rows, in the form and dtype that came; of a pair its two tensors.
+
     Example:
         >>> import tensorflow as tf
         >>> from merlin_models.ops import take_rows
@@ -200,6 +380,19 @@ def take_rows(x: Any, rows: Any) -> Any:
 
 
 def append_to_rows(x: tf.RaggedTensor, value: Any) -> tf.RaggedTensor:
-    """The lists with one more item each, of this value."""
+    """The lists with one more item each, of this value.
+
+    Args:
+        x: ragged (batch, None, ...).
+        value: a number; is cast to the dtype of ``x``.
+
+    Returns:
+        Ragged (batch, None, ...) of the dtype that came.
+
+    Example:
+        >>> import tensorflow as tf, merlin_models.ops as ops
+        >>> ops.append_to_rows(tf.ragged.constant([[1, 2], [3]]), 9).to_list()
+        [[1, 2, 9], [3, 9]]
+    """
     last = tf.fill(tf.concat([[x.nrows(tf.int32), 1], tf.shape(x.flat_values)[1:]], 0), tf.cast(value, x.dtype))
     return tf.concat([x, tf.RaggedTensor.from_tensor(last, row_splits_dtype=x.row_splits.dtype)], axis=1)

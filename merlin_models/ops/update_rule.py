@@ -13,6 +13,12 @@ class Slot(NamedTuple):
         name: what the rule calls it.
         per_row: one number a row, shape (rows,); else shape (rows, dim).
         initial_value: of all its elements.
+
+    Example:
+        >>> from merlin_models.ops import UpdateRule
+        >>> (slot,) = UpdateRule("rowwise_adagrad").slots()
+        >>> slot, slot.shape(rows=10, dim=4)
+        (Slot(name='row_accumulator', per_row=True, initial_value=0.1), (10,))
     """
 
     name: str
@@ -20,6 +26,7 @@ class Slot(NamedTuple):
     initial_value: float
 
     def shape(self, rows: int, dim: int) -> tuple[int, ...]:
+        """The shape of the state of a table (rows, dim)."""
         return (rows,) if self.per_row else (rows, dim)
 
 
@@ -69,6 +76,11 @@ class UpdateRule:
 
     Raises:
         ValueError: for an unknown name or a number out of range.
+
+    Example:
+        >>> from merlin_models.ops import UpdateRule
+        >>> [slot.name for slot in UpdateRule("adam", weight_decay=0.01).slots()]
+        ['first_moment', 'second_moment']
     """
 
     name: str

@@ -38,6 +38,12 @@ class OptimizerBlocks:
 
     Raises:
         TypeError: if a block is neither.
+
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> tower = ml.MLPBlock([8])
+        >>> parts = ml.OptimizerBlocks("sgd", tower), ml.OptimizerBlocks(ml.RowwiseAdagrad(0.05), ml.EmbeddingBag(10, 4))
+        >>> optimizer = ml.MultiOptimizer(list(parts), default_optimizer="adam")
     """
 
     optimizer: Any
@@ -302,6 +308,9 @@ def split_embeddings_on_size(embeddings: keras.layers.Layer, threshold: int) -> 
     Args:
         embeddings: a block with tables, such as ``Embeddings(schema)`` or an ``InputBlock``.
         threshold: tables of at least so many rows are large.
+
+    Returns:
+        Two lists, either of which may be empty.
 
     Raises:
         ValueError: if there is no table.

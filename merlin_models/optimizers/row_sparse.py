@@ -27,6 +27,14 @@ def is_table(variable: Any) -> bool:
 
     Layers of this library mark their tables with ``variable.row_sparse = True``. A Keras regularizer or constraint is one
     of all rows, so a table that has one is trained as Keras does.
+
+    Args:
+        variable: a Keras variable.
+
+    Example:
+        >>> import keras, merlin_models.optimizers as optimizers
+        >>> optimizers.is_table(keras.Variable([[1.0, 2.0]]))  # of no layer that marks it
+        False
     """
     marked = getattr(variable, "row_sparse", False) and variable.trainable
     return bool(marked) and variable.regularizer is None and variable.constraint is None
@@ -333,7 +341,17 @@ class RowSparse(StepsRows, keras.optimizers.Optimizer):
 
 
 def row_sparse_of(optimizer: Any) -> RowSparse | None:
-    """The RowSparse that an optimizer is, or that it wraps as ``keras.optimizers.LossScaleOptimizer`` does."""
+    """The RowSparse that an optimizer is, or that it wraps as ``keras.optimizers.LossScaleOptimizer`` does.
+
+    Args:
+        optimizer: any optimizer.
+
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> from merlin_models.optimizers import row_sparse_of
+        >>> row_sparse_of(ml.RowSparse("adam")) is None
+        False
+    """
     optimizer = getattr(optimizer, "inner_optimizer", None) if not isinstance(optimizer, StepsRows) else optimizer
     return optimizer if isinstance(optimizer, StepsRows) and optimizer.steps_rows else None
 
@@ -348,6 +366,11 @@ def with_row_sparse(optimizer: Any, embeddings: EmbeddingOptimizer | None = None
 
     Raises:
         ValueError: if ``optimizer`` steps tables by another rule than ``embeddings`` already.
+
+    Example:
+        >>> from merlin_models.optimizers import with_row_sparse
+        >>> type(with_row_sparse("adam")).__name__
+        'RowSparse'
     """
     if isinstance(optimizer, EmbeddingOptimizer):
         # Given twice, it has two learning rates.
@@ -365,11 +388,8 @@ def with_row_sparse(optimizer: Any, embeddings: EmbeddingOptimizer | None = None
         return optimizer
     if not scaled:
         return RowSparse(inner, embeddings)
-    return keras.optimizers.LossScaleOptimizer(
-        RowSparse(inner, embeddings),
-        initial_scale=optimizer.initial_scale,
-        dynamic_growth_steps=optimizer.dynamic_growth_steps,
-    )
+    options = {"initial_scale": optimizer.initial_scale, "dynamic_growth_steps": optimizer.dynamic_growth_steps}
+    return keras.optimizers.LossScaleOptimizer(RowSparse(inner, embeddings), **options)
 
 
 def _level_of_caller() -> int:

@@ -27,6 +27,11 @@ class EmbeddingOptimizer:
 
     Raises:
         ValueError: if a number is out of range.
+
+    Example:
+        >>> from merlin_models import optimizers
+        >>> optimizers.LazyAdam(0.01, clipnorm=1.0)
+        LazyAdam(learning_rate=0.01, clipnorm=1.0, beta_1=0.9, beta_2=0.999, epsilon=1e-07)
     """
 
     rule_name = ""
@@ -100,7 +105,18 @@ class EmbeddingOptimizer:
 
 @keras.saving.register_keras_serializable(_PACKAGE)
 class SGD(EmbeddingOptimizer):
-    """``row -= learning_rate * g``; with momentum a state of the table's size, as in ``keras.optimizers.SGD``."""
+    """``row -= learning_rate * g``; with momentum a state of the table's size, as in ``keras.optimizers.SGD``.
+
+    Args:
+        learning_rate, **kwargs: as of :class:`EmbeddingOptimizer`.
+        momentum: how much of the step before is taken again; not negative.
+        nesterov: whether the momentum is Nesterov's.
+
+    Example:
+        >>> from merlin_models import optimizers
+        >>> [slot.name for slot in optimizers.SGD(0.1, momentum=0.9).update_rule().slots()]
+        ['momentum']
+    """
 
     def __init__(self, learning_rate: Any = None, momentum: float = 0.0, nesterov: bool = False, **kwargs: Any):
         self.momentum, self.nesterov = float(momentum), bool(nesterov)
@@ -116,7 +132,18 @@ class SGD(EmbeddingOptimizer):
 
 @keras.saving.register_keras_serializable(_PACKAGE)
 class Adagrad(EmbeddingOptimizer):
-    """Adagrad, one accumulator an element (Duchi et al., 2011)."""
+    """Adagrad, one accumulator an element (Duchi et al., 2011).
+
+    Args:
+        learning_rate, **kwargs: as of :class:`EmbeddingOptimizer`.
+        initial_accumulator_value: what the sums of squares start from.
+        epsilon: is added to them before the root.
+
+    Example:
+        >>> from merlin_models import optimizers
+        >>> optimizers.Adagrad(0.05).update_rule().slots()
+        (Slot(name='accumulator', per_row=False, initial_value=0.1),)
+    """
 
     rule_name = "adagrad"
 
@@ -134,7 +161,16 @@ class Adagrad(EmbeddingOptimizer):
 class RowwiseAdagrad(Adagrad):
     """Adagrad with one accumulator a row, of the mean square of its gradient: 4 bytes a row instead of 4 an element.
 
-    Reference: Naumov et al., https://arxiv.org/abs/1906.00091; the default of large recommenders.
+    Args:
+        learning_rate, initial_accumulator_value, epsilon, **kwargs: as of :class:`Adagrad`.
+
+    Example:
+        >>> from merlin_models import optimizers
+        >>> optimizers.RowwiseAdagrad(0.05).update_rule().slots()
+        (Slot(name='row_accumulator', per_row=True, initial_value=0.1),)
+
+    Reference:
+        Naumov et al., https://arxiv.org/abs/1906.00091; the default of large recommenders.
     """
 
     rule_name = "rowwise_adagrad"
@@ -142,7 +178,18 @@ class RowwiseAdagrad(Adagrad):
 
 @keras.saving.register_keras_serializable(_PACKAGE)
 class LazyAdam(EmbeddingOptimizer):
-    """Adam (Kingma and Ba, 2015), on touched rows only; the bias correction takes the global step."""
+    """Adam (Kingma and Ba, 2015), on touched rows only; the bias correction takes the global step.
+
+    Args:
+        learning_rate, **kwargs: as of :class:`EmbeddingOptimizer`.
+        beta_1, beta_2: how fast the two moments forget, in [0, 1).
+        epsilon: is added to the root of the second moment.
+
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> ml.LazyAdam(0.01)  # of tables, or as the optimizer of a model: tables by rows, all else by Keras' Adam
+        LazyAdam(learning_rate=0.01, beta_1=0.9, beta_2=0.999, epsilon=1e-07)
+    """
 
     rule_name = "adam"
 
@@ -163,7 +210,17 @@ class LazyAdam(EmbeddingOptimizer):
 
 @keras.saving.register_keras_serializable(_PACKAGE)
 class LazyAdamW(LazyAdam):
-    """LazyAdam with a decoupled weight decay of 0.004 by default (Loshchilov and Hutter, 2019)."""
+    """LazyAdam with a decoupled weight decay of 0.004 by default (Loshchilov and Hutter, 2019).
+
+    Args:
+        learning_rate, **kwargs: as of :class:`LazyAdam`.
+        weight_decay: as of :class:`EmbeddingOptimizer`.
+
+    Example:
+        >>> from merlin_models import optimizers
+        >>> optimizers.LazyAdamW(0.01)
+        LazyAdamW(learning_rate=0.01, weight_decay=0.004, beta_1=0.9, beta_2=0.999, epsilon=1e-07)
+    """
 
     def __init__(self, learning_rate: Any = None, weight_decay: float = 0.004, **kwargs: Any):
         super().__init__(learning_rate, weight_decay=weight_decay, **kwargs)
@@ -171,7 +228,18 @@ class LazyAdamW(LazyAdam):
 
 @keras.saving.register_keras_serializable(_PACKAGE)
 class RMSprop(EmbeddingOptimizer):
-    """RMSprop without momentum, not centered, as in ``keras.optimizers.RMSprop``."""
+    """RMSprop without momentum, not centered, as in ``keras.optimizers.RMSprop``.
+
+    Args:
+        learning_rate, **kwargs: as of :class:`EmbeddingOptimizer`.
+        rho: how fast the mean of squares forgets, in [0, 1).
+        epsilon: is added to it before the root.
+
+    Example:
+        >>> from merlin_models import optimizers
+        >>> optimizers.RMSprop(0.01).update_rule().slots()
+        (Slot(name='mean_square', per_row=False, initial_value=0.0),)
+    """
 
     rule_name = "rmsprop"
 
@@ -194,6 +262,11 @@ class Ftrl(EmbeddingOptimizer):
         learning_rate, **kwargs: as in :class:`EmbeddingOptimizer`; ``l2`` is FTRL's own term.
         initial_accumulator_value: of the squares' sums.
         l1: makes small rows exactly zero.
+
+    Example:
+        >>> from merlin_models import optimizers
+        >>> [slot.name for slot in optimizers.Ftrl(0.05, l1=0.01).update_rule().slots()]
+        ['accumulator', 'linear']
     """
 
     rule_name = "ftrl"
@@ -212,6 +285,20 @@ def rule_like(optimizer: keras.optimizers.Optimizer) -> EmbeddingOptimizer | Non
     """The row-sparse form of a Keras optimizer, or None if it has none; see :func:`why_no_rule`.
 
     Its learning rate is None: that of the optimizer. A weight decay becomes one of touched rows.
+
+    Args:
+        optimizer: a Keras optimizer.
+
+    Returns:
+        An :class:`EmbeddingOptimizer`, or None.
+
+    Example:
+        >>> import keras
+        >>> from merlin_models.optimizers import rule_like
+        >>> rule_like(keras.optimizers.Adagrad(0.1))
+        Adagrad(initial_accumulator_value=0.1, epsilon=1e-07)
+        >>> rule_like(keras.optimizers.Nadam()) is None
+        True
     """
     if why_no_rule(optimizer):
         return None
@@ -239,6 +326,20 @@ def keras_like(rule: EmbeddingOptimizer) -> keras.optimizers.Optimizer:
     """The Keras optimizer of a rule, for variables that are no tables; the inverse of :func:`rule_like`.
 
     Its learning rate is the rule's, or Keras' default. ``clipnorm`` is about rows, and stays with the tables.
+
+    Args:
+        rule: an :class:`EmbeddingOptimizer`.
+
+    Returns:
+        A Keras optimizer.
+
+    Raises:
+        TypeError: for a rule of another class than those here.
+
+    Example:
+        >>> from merlin_models import optimizers
+        >>> type(optimizers.keras_like(optimizers.LazyAdam(0.01))).__name__
+        'Adam'
     """
     options: dict[str, Any] = {} if rule.learning_rate is None else {"learning_rate": rule.learning_rate}
     options["weight_decay"] = rule.weight_decay or None
@@ -263,7 +364,20 @@ def keras_like(rule: EmbeddingOptimizer) -> keras.optimizers.Optimizer:
 
 
 def why_no_rule(optimizer: keras.optimizers.Optimizer) -> str:
-    """Why a Keras optimizer has no row-sparse form here, or ''."""
+    """Why a Keras optimizer has no row-sparse form here, or ''.
+
+    Args:
+        optimizer: a Keras optimizer.
+
+    Returns:
+        The reason, or an empty string where it has a form.
+
+    Example:
+        >>> import keras
+        >>> from merlin_models.optimizers import why_no_rule
+        >>> why_no_rule(keras.optimizers.Adam(amsgrad=True))
+        'Adam has amsgrad=True'
+    """
     known = {
         keras.optimizers.SGD: (),
         keras.optimizers.Adagrad: (),

@@ -22,6 +22,12 @@ class Candidates(NamedTuple):
         ids: (items,) int64.
         log_q: (items,) float32, the logarithm of the expected number of times that the sampler gives the item, to be
             subtracted from its logits; None where the sampler does not know it.
+
+    Example:
+        >>> import numpy as np, merlin_models.tf as ml
+        >>> candidates = ml.InBatchSampler()(np.ones((3, 2), "float32"), np.array([7, 8, 9]))
+        >>> candidates.ids.numpy().tolist(), candidates.log_q is None
+        ([7, 8, 9], True)
     """
 
     embeddings: Any
@@ -49,6 +55,14 @@ class ItemSampler(keras.layers.Layer):
     Raises:
         ValueError: if the shapes differ from these.
         TypeError: if ids are not integers.
+
+    Example:
+        >>> import numpy as np, merlin_models.tf as ml
+        >>> sampler = ml.CachedCrossBatchSampler(capacity=4)
+        >>> for first in (1, 3):
+        ...     candidates = sampler(np.ones((2, 8), "float32"), np.array([first, first + 1]), training=True)
+        >>> candidates.ids.numpy().tolist()  # of the batch before
+        [1, 2]
     """
 
     def call(self, embeddings: Any, ids: Any, training: bool | None = None) -> Candidates:

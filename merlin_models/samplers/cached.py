@@ -68,6 +68,12 @@ class CachedCrossBatchSampler(_CachedSampler):
         capacity: how many items are kept.
         ignore_last_batch_on_sample: whether a batch gets only items of earlier ones. The first one gets none then.
 
+    Call arguments:
+        embeddings, ids, training: as of :class:`ItemSampler`.
+
+    Returns:
+        :class:`Candidates`: (items, dim) and (items,) int64, at most ``capacity`` of them.
+
     Example:
         >>> import numpy as np
         >>> import merlin_models.tf as ml
@@ -108,6 +114,12 @@ class CachedUniformSampler(_CachedSampler):
     Args:
         capacity: how many items are kept.
         ignore_last_batch_on_sample: whether a batch gets only items of earlier ones.
+
+    Call arguments:
+        embeddings, ids, training: as of :class:`ItemSampler`.
+
+    Returns:
+        :class:`Candidates`: (items, dim) and (items,) int64, at most ``capacity`` of them.
 
     Example:
         >>> import numpy as np

@@ -31,6 +31,15 @@ class CatalogueSampler(ItemSampler):
         :class:`Candidates` with ``log_q``: the logarithm of the expected number of times that an id is drawn, which is its
         share of ``max_num_samples`` draws, or with ``unique`` the probability to come up among the draws that it takes until
         there are so many different ids. Embeddings have the encoder's gradient.
+
+    Raises:
+        ValueError: if ``max_num_samples`` is below 1, or with ``unique`` above the number of ids that can be drawn.
+
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> from merlin_models.samplers.catalogue import CatalogueSampler
+        >>> isinstance(ml.PopularityBasedSampler(max_id=1000), CatalogueSampler)
+        True
     """
 
     def __init__(

@@ -19,6 +19,12 @@ class InBatchSampler(ItemSampler):
         item_frequency: a :class:`StreamingItemFrequency`, which learns how often each item is in a batch and gives
             ``log_q``; without one ``log_q`` is None.
 
+    Call arguments:
+        embeddings, ids, training: as of :class:`ItemSampler`.
+
+    Returns:
+        :class:`Candidates`: the batch, (batch, dim) and (batch,) int64.
+
     Example:
         >>> import numpy as np
         >>> import merlin_models.tf as ml

@@ -25,6 +25,12 @@ class PopularityBasedSampler(CatalogueSampler):
         max_num_samples: how many ids are drawn.
         seed, unique, item_encoder: as in :class:`CatalogueSampler`.
 
+    Call arguments:
+        embeddings, ids, training: as of :class:`ItemSampler`.
+
+    Returns:
+        :class:`Candidates`, as of :class:`CatalogueSampler`: (max_num_samples, dim), int64 ids and float32 ``log_q``.
+
     Example:
         >>> import keras, numpy as np
         >>> import merlin_models.tf as ml
@@ -77,6 +83,12 @@ class FrequencyBasedSampler(CatalogueSampler):
         is_prob_distribution: whether they sum to 1 already.
         power: exponent of the frequencies: 1 for these, 0.75 as word2vec has it, 0 for uniform draws of what occurs.
         min_id, max_num_samples, seed, unique, item_encoder: as in :class:`CatalogueSampler`.
+
+    Call arguments:
+        embeddings, ids, training: as of :class:`ItemSampler`.
+
+    Returns:
+        :class:`Candidates`, as of :class:`CatalogueSampler`: (max_num_samples, dim), int64 ids and float32 ``log_q``.
 
     Example:
         >>> import merlin_models.tf as ml

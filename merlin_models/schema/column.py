@@ -14,7 +14,20 @@ from merlin_models.schema.tags import Tags, expand, normalize, normalize_all
 
 @dataclasses.dataclass(frozen=True)
 class Domain:
-    """The values of a column: ``min`` to ``max``, both included, under a name that columns may share."""
+    """The values of a column: ``min`` to ``max``, both included, under a name that columns may share.
+
+    Attributes:
+        min, max: the least and the greatest value.
+        name: columns whose domains have one name share an embedding table; None for the column's own.
+        is_categorical: whether values are ids.
+
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> from merlin_models.schema import Domain
+        >>> movies = Domain(0, 1000, "movies", is_categorical=True)
+        >>> ml.ColumnSchema("seen", "int64", ["categorical"], movies, value_count=(0, 20)).cardinality
+        1001
+    """
 
     min: float
     max: float
@@ -34,6 +47,16 @@ class ColumnSchema:
         value_count: (min, max) number of values of a list, 0 for a bound that is not known; None for a scalar.
         properties: a dictionary of plain JSON values, e.g. what NVTabular recorded.
         shape: sizes of a fixed shape without the batch, or None.
+
+    Raises:
+        ValueError: for an empty name, two domains, a shape beside a value_count, a domain with min above max, or tags
+            that exclude each other.
+
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> movie = ml.ColumnSchema.create_categorical("movieId", 1000, tags=[ml.Tags.ITEM_ID])
+        >>> movie.cardinality, movie.is_list, [str(tag) for tag in movie.tags]
+        (1001, False, ['item_id', 'categorical'])
     """
 
     name: str
@@ -117,6 +140,7 @@ class ColumnSchema:
     # ---- changed copies ----
 
     def with_name(self, name: str) -> ColumnSchema:
+        """A copy of another name."""
         return dataclasses.replace(self, name=name)
 
     def with_tags(self, tags: str | Iterable[str]) -> ColumnSchema:
@@ -128,6 +152,7 @@ class ColumnSchema:
         return dataclasses.replace(self, properties={**self.properties, **properties})
 
     def with_dtype(self, dtype: Any) -> ColumnSchema:
+        """A copy of another dtype."""
         return dataclasses.replace(self, dtype=dtype)
 
     # ---- constructors ----

@@ -72,10 +72,12 @@ class Schema:
 
     @property
     def column_names(self) -> list[str]:
+        """Names of the columns, in their order."""
         return list(self._columns)
 
     @property
     def column_schemas(self) -> list[ColumnSchema]:
+        """The columns, in their order."""
         return list(self._columns.values())
 
     @property
@@ -148,6 +150,7 @@ class Schema:
         return self.filter_column_schemas(_by_tag(tags, match))
 
     def remove_by_tag(self, tags: Selector, match: str = "any") -> Schema:
+        """The other columns than :meth:`select_by_tag` selects."""
         keep = _by_tag(tags, match)
         return self.filter_column_schemas(lambda column: not keep(column))
 
@@ -159,6 +162,7 @@ class Schema:
         return self.filter_column_schemas(_by_dtype(dtypes))
 
     def remove_by_type(self, dtypes: Any) -> Schema:
+        """The other columns than :meth:`select_by_type` selects."""
         keep = _by_dtype(dtypes)
         return self.filter_column_schemas(lambda column: not keep(column))
 
@@ -167,9 +171,11 @@ class Schema:
         return self.select_by_name(names), self.remove_by_name(names)
 
     def split_by_tag(self, tags: Selector, match: str = "any") -> tuple[Schema, Schema]:
+        """``(select_by_tag(...), remove_by_tag(...))``."""
         return self.select_by_tag(tags, match), self.remove_by_tag(tags, match)
 
     def split_by_type(self, dtypes: Any) -> tuple[Schema, Schema]:
+        """``(select_by_type(...), remove_by_type(...))``."""
         return self.select_by_type(dtypes), self.remove_by_type(dtypes)
 
     def add(self, column: ColumnSchema | str, **changes: Any) -> Schema:
@@ -179,6 +185,7 @@ class Schema:
         return self._part([*self, column])
 
     def copy(self, columns: Iterable[ColumnSchema] | None = None) -> Schema:
+        """A schema of the same columns, or of ``columns`` in their place."""
         return self._part(self if columns is None else columns)
 
     # ---- what models ask for ----
@@ -218,6 +225,7 @@ class Schema:
 
     @property
     def feature_dtypes(self) -> dict[str, np.dtype | None]:
+        """Names of the columns with their dtypes."""
         return {column.name: column.dtype for column in self}
 
     def filter_columns_from_dict(self, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -306,6 +314,7 @@ class Schema:
         return text
 
     def to_json(self) -> str:
+        """The schema as JSON, which :meth:`from_json` reads."""
         return json_format.MessageToJson(self._to_message())
 
     @classmethod

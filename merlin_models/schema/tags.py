@@ -7,7 +7,16 @@ from collections.abc import Iterable
 
 
 class Tags(str, enum.Enum):
-    """The tags that the library itself understands. A tag equals its string; any other string is a valid tag too."""
+    """The tags that the library itself understands. A tag equals its string; any other string is a valid tag too.
+
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> ml.Tags.ITEM_ID == "item_id"
+        True
+        >>> movie = ml.ColumnSchema.create_categorical("movieId", 1000, tags=["item_id", "mine"])
+        >>> movie.has_tag(ml.Tags.ITEM), movie.has_tag("mine")
+        (True, True)
+    """
 
     CATEGORICAL = "categorical"
     CONTINUOUS = "continuous"

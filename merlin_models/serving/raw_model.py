@@ -46,6 +46,10 @@ def export_with_workflow(model: Any, workflow: Any, folder: str | os.PathLike, p
         ValueError: if the model has no schema, the workflow does not make all features of it, or ``folder`` is an address
             with "://".
         FileExistsError: if there is something else at ``folder``.
+
+    Example:
+        >>> from merlin_models.serving import export_with_workflow
+        >>> export_with_workflow(model, workflow, "served", portable=True)  # doctest: +SKIP
     """
     import_nvtabular()
     folder = local_path(folder, "folder")
@@ -75,9 +79,21 @@ def export_with_workflow(model: Any, workflow: Any, folder: str | os.PathLike, p
 def load_with_workflow(folder: str | os.PathLike) -> RawModel:
     """What :func:`export_with_workflow` wrote, ready to predict.
 
+    Args:
+        folder: that ``export_with_workflow`` wrote.
+
+    Returns:
+        A :class:`RawModel`.
+
     Raises:
         FileNotFoundError: if there is no manifest.json in the folder.
         ValueError: if a later version of this library wrote it.
+
+    Example:
+        >>> from merlin_models.serving import load_with_workflow
+        >>> row = {"userId": 15, "movieId": 296, "genres": ["Comedy", "Crime"]}
+        >>> load_with_workflow("served").predict([row])  # doctest: +SKIP
+        {'rating_b/binary_classification_task': array([[0.5371]], dtype=float32)}
     """
     folder = pathlib.Path(folder)
     if not (folder / MANIFEST).is_file():
@@ -95,6 +111,11 @@ def load_with_workflow(folder: str | os.PathLike) -> RawModel:
 class RawModel:
     """Predicts from raw values: they go through the workflow and then through the model. Threads may share it.
 
+    Args:
+        model: a loaded SavedModel of ``Model.export``.
+        workflow: a fitted ``nvtabular.Workflow``.
+        schema: the features that the model reads.
+
     Attributes:
         schema: the features that the model reads.
         raw_columns: name -> (NumPy dtype, whether a row has a list), of the raw values. Strings have dtype object.
@@ -102,6 +123,12 @@ class RawModel:
 
     Raises:
         ValueError: if a raw column is of another kind than integers, numbers, booleans or strings.
+
+    Example:
+        >>> from merlin_models.serving import load_with_workflow
+        >>> served = load_with_workflow("served")  # makes one  # doctest: +SKIP
+        >>> served.output_names  # doctest: +SKIP
+        ['rating_b/binary_classification_task']
     """
 
     def __init__(self, model: Any, workflow: Any, schema: Schema):

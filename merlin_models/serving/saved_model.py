@@ -110,7 +110,22 @@ def _read_by(traced: list[Any], model: Any) -> list[tf.Variable]:
 
 
 def check_portable(path: str | pathlib.Path) -> None:
-    """Raises NotImplementedError if a SavedModel has an op that is of this library or needs Python."""
+    """Raises NotImplementedError if a SavedModel has an op that is of this library or needs Python.
+
+    Args:
+        path: the folder of a SavedModel.
+
+    Raises:
+        NotImplementedError: that names the ops.
+
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> from merlin_models.serving import check_portable
+        >>> schema = ml.Schema([ml.ColumnSchema.create_categorical("movieId", 9)])
+        >>> model = ml.Model(ml.InputBlock(schema), ml.BinaryClassificationTask("liked"))
+        >>> _ = model.export("ranking", portable=True, verbose=False)
+        >>> check_portable("ranking")
+    """
     from tensorflow.core.protobuf import saved_model_pb2
 
     definition = saved_model_pb2.SavedModel.FromString((pathlib.Path(path) / _GRAPHS).read_bytes())

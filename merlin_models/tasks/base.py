@@ -31,6 +31,18 @@ class TaskStep(NamedTuple):
         outputs: of the task's ``call``.
         sample_weight: for this task, or None.
         training: whether it is a step of training.
+
+    Example:
+        >>> import keras, merlin_models.tf as ml
+        >>> class LargestError(ml.RegressionTask):  # a loss of the batch, not of its rows
+        ...     has_own_loss = True
+        ...
+        ...     def compute_loss(self, step, loss, metrics, weighted_metrics):
+        ...         return keras.ops.max(keras.ops.abs(step.outputs - keras.ops.reshape(step.targets, (-1, 1))))
+        >>> schema = ml.Schema([ml.ColumnSchema.create_continuous("age")])
+        >>> model = ml.Model(ml.InputBlock(schema), LargestError("price"))
+        >>> model.compile("sgd")
+        >>> history = model.fit({"age": keras.ops.ones((4, 1))}, keras.ops.ones((4,)), verbose=0)
     """
 
     features: Any
@@ -83,6 +95,20 @@ class PredictionTask(Block):
     Call arguments:
         inputs: (batch, dim), or a dictionary of such tensors.
         bias: a number a row that is added before the activation, (batch, 1), or None; see ``ParallelPredictionBlock``.
+
+    Raises:
+        TypeError: if ``sample_weight`` is no :class:`ColumnBasedSampleWeight`.
+
+    Example:
+        >>> import keras, merlin_models.tf as ml
+        >>> class CountTask(ml.PredictionTask):
+        ...     default_loss = "poisson"
+        ...     default_metrics = (keras.metrics.MeanAbsoluteError,)
+        ...
+        ...     def make_head(self):
+        ...         return keras.layers.Dense(1, activation="softplus")
+        >>> CountTask("views").task_name
+        'views/count_task'
     """
 
     takes_bias: ClassVar[bool] = False
@@ -134,6 +160,7 @@ class PredictionTask(Block):
 
     @property
     def task_name(self) -> str:
+        """The name of predictions, metrics and the loss."""
         if self._given_task_name:
             return self._given_task_name
         kind = snake_case(type(self).__name__)
@@ -214,7 +241,7 @@ class PredictionTask(Block):
         """The loss of a step, a scalar, where ``has_own_loss``; updates the metrics from the same numbers.
 
         Args:
-            step: what is known of the batch. Its outputs are what ``call`` returned within :func:`computing_loss`.
+            step: what is known of the batch. Its outputs are what ``call`` returned while a loss is computed.
             loss: the task's, or the one that ``compile`` was given.
             metrics, weighted_metrics: Keras metrics; sample weights apply to the second.
         """

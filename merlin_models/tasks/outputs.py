@@ -35,6 +35,9 @@ class ModelOutput(PredictionTask):
         metrics: none by default.
         task_name, **kwargs: as in :class:`PredictionTask`.
 
+    Call arguments:
+        inputs: (batch, dim), or a dictionary of such tensors, which are concatenated.
+
     Returns:
         What ``to_call`` and ``post`` make, float32 also under a mixed dtype policy.
 
@@ -108,6 +111,12 @@ class BinaryOutput(ModelOutput):
         to_call: a layer that makes one score a row, before the sigmoid; ``Dense(1)`` if None.
         **kwargs: as in :class:`ModelOutput`, with the loss and metrics of :class:`BinaryClassificationTask` by default.
 
+    Call arguments:
+        inputs: (batch, dim), or a dictionary of such tensors.
+
+    Returns:
+        Probabilities (batch, 1), float32 also under a mixed dtype policy.
+
     Example:
         >>> import merlin_models.tf as ml
         >>> ml.BinaryOutput("conversion", post=ml.ColumnBasedSampleWeight("click")).task_name
@@ -137,6 +146,17 @@ class RegressionOutput(ModelOutput):
         target: see :class:`PredictionTask`; the tag is ``regression``.
         to_call: a layer that makes one number a row; ``Dense(1)`` if None.
         **kwargs: as in :class:`ModelOutput`, with the loss and metrics of :class:`RegressionTask` by default.
+
+    Call arguments:
+        inputs: (batch, dim), or a dictionary of such tensors.
+
+    Returns:
+        (batch, 1), float32 also under a mixed dtype policy.
+
+    Example:
+        >>> import numpy as np, merlin_models.tf as ml
+        >>> ml.RegressionOutput("price")(np.ones((2, 8))).shape
+        TensorShape([2, 1])
     """
 
     default_loss = RegressionTask.default_loss

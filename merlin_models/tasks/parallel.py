@@ -36,6 +36,9 @@ class ParallelPredictionBlock(Block):
         bias_block: a layer on the block's input (say, ``MLPBlock([8], filter="position")``). A ``Dense(1)`` makes one number
             a row of its output, which is added before the activation of every task.
 
+    Call arguments:
+        inputs: (batch, dim), or a dictionary of such tensors.
+
     Returns:
         Dictionary task name -> predictions.
 
@@ -178,6 +181,9 @@ def PredictionTasks(
         task_blocks, bias_block: as in :class:`ParallelPredictionBlock`.
         task_weight_dict: its ``task_weights``.
         **kwargs: of the block.
+
+    Returns:
+        A :class:`ParallelPredictionBlock`.
 
     Raises:
         ValueError: if the schema has no such column.

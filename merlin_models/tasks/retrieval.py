@@ -47,8 +47,7 @@ class ItemRetrievalTask(PredictionTask):
         samplers: where negatives come from: item samplers, their classes or names; "in-batch" if there is none. Those that
             draw ids (``PopularityBasedSampler``) need an ``item_encoder``, unless the item tower reads nothing but the id.
         logq_correction: whether scores are lowered, in training, by the logarithm of how often an item is expected among the
-            candidates; or a ``PopularityLogitsCorrection`` that has the frequencies of items. See
-            :class:`merlin_models.tasks.negatives.Negatives`.
+            candidates, of all samplers together; or a ``PopularityLogitsCorrection`` that has the frequencies of items.
         normalize: whether vectors are divided by their length, so that scores are cosines.
         learnable_temperature: whether the temperature is a weight; it begins with ``softmax_temperature``.
         symmetric: the mean with the loss of the items among the queries of the batch, as CLIP has it.
@@ -63,7 +62,7 @@ class ItemRetrievalTask(PredictionTask):
 
     Returns:
         (batch, 1) float32: the product of the row's two vectors (not divided by the temperature). While a loss is computed,
-        :class:`Vectors`.
+        a pair of vectors, (batch, dim) each: ``query`` and ``item``.
 
     Example:
         >>> import numpy as np, merlin_models.tf as ml
@@ -143,7 +142,7 @@ class ItemRetrievalTask(PredictionTask):
         return [layer for layer in (self.task_block, self.norm, self.extra_pre_call) if layer is not None]
 
     def finish(self, vectors: Any) -> Any:
-        """A tower's output after :attr:`vector_layers`."""
+        """A tower's output after ``vector_layers``."""
         for layer in self.vector_layers:
             vectors = layer(vectors)
         return vectors

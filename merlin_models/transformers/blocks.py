@@ -38,6 +38,22 @@ class TransformerBlock(Block):
 
     Returns:
         As ``transformer_post`` says; sequences are ragged for ragged inputs, and have the mask of dense ones.
+
+    Raises:
+        TypeError: if a part is neither a layer nor a name.
+        ValueError: for inputs of another rank.
+
+    Example:
+        >>> import keras, numpy as np, merlin_models.tf as ml
+        >>> class Attention(keras.layers.Layer):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.attention = keras.layers.MultiHeadAttention(num_heads=2, key_dim=8)
+        ...
+        ...     def call(self, x, mask=None):
+        ...         return self.attention(x, x, attention_mask=None if mask is None else mask[:, None])
+        >>> ml.TransformerBlock(Attention(), transformer_post="sequence_mean")(np.ones((2, 5, 16))).shape
+        TensorShape([2, 16])
     """
 
     def __init__(
@@ -182,6 +198,21 @@ class RobertaBlock(BertBlock):
 
     See :class:`BertBlock`.
 
+    Args:
+        d_model, n_head, n_layer, hidden_act, initializer_range, layer_norm_eps, dropout: as of :class:`BertBlock`.
+        pad_token, pre, post, transformer_post, max_position_embeddings, d_inner: as of :class:`BertBlock`.
+
+    Call arguments:
+        inputs: (batch, length, dim), as of :class:`TransformerBlock`.
+
+    Returns:
+        As of :class:`TransformerBlock`.
+
+    Example:
+        >>> import numpy as np, merlin_models.tf as ml
+        >>> ml.RobertaBlock(d_model=16, n_head=2, n_layer=1)(np.ones((2, 5, 16))).shape
+        TensorShape([2, 5, 16])
+
     Reference:
         Liu et al., RoBERTa: A Robustly Optimized BERT Pretraining Approach, 2019, https://arxiv.org/abs/1907.11692
     """
@@ -193,6 +224,21 @@ class AlbertBlock(_KnownTransformer):
 
     The vectors are d_model long from the start: ALBERT's smaller embeddings are a Dense layer before this block. Arguments as
     for :class:`BertBlock`.
+
+    Args:
+        d_model, n_head, n_layer, hidden_act, initializer_range, layer_norm_eps, dropout: as of :class:`BertBlock`.
+        pad_token, pre, post, transformer_post, max_position_embeddings, d_inner: as of :class:`BertBlock`.
+
+    Call arguments:
+        inputs: (batch, length, dim), as of :class:`TransformerBlock`.
+
+    Returns:
+        As of :class:`TransformerBlock`.
+
+    Example:
+        >>> import numpy as np, merlin_models.tf as ml
+        >>> ml.AlbertBlock(d_model=16, n_head=2, n_layer=1)(np.ones((2, 5, 16))).shape
+        TensorShape([2, 5, 16])
 
     Reference:
         Lan et al., ALBERT: A Lite BERT for Self-supervised Learning of Language Representations, 2019,
@@ -209,6 +255,21 @@ class GPT2Block(_KnownTransformer):
 
     For ``SequencePredictNext``. Kernels of all layers are drawn alike: GPT-2 draws those that end a residual smaller.
     Arguments as for :class:`BertBlock`.
+
+    Args:
+        d_model, n_head, n_layer, hidden_act, initializer_range, layer_norm_eps, dropout: as of :class:`BertBlock`.
+        pad_token, pre, post, transformer_post, max_position_embeddings, d_inner: as of :class:`BertBlock`.
+
+    Call arguments:
+        inputs: (batch, length, dim), as of :class:`TransformerBlock`.
+
+    Returns:
+        As of :class:`TransformerBlock`.
+
+    Example:
+        >>> import numpy as np, merlin_models.tf as ml
+        >>> ml.GPT2Block(d_model=16, n_head=2, n_layer=1)(np.ones((2, 5, 16))).shape
+        TensorShape([2, 5, 16])
 
     Reference:
         Radford et al., Language Models are Unsupervised Multitask Learners, 2019
@@ -228,6 +289,21 @@ class XLNetBlock(_KnownTransformer):
         d_model, n_head, n_layer, hidden_act, initializer_range, layer_norm_eps: as in :class:`BertBlock`.
         dropout, pad_token, pre, post, transformer_post, d_inner: as in :class:`BertBlock`.
         attn_type: "bi", or "uni" where a position attends to itself and those before it.
+
+    Call arguments:
+        inputs: (batch, length, dim), as of :class:`TransformerBlock`.
+
+    Returns:
+        As of :class:`TransformerBlock`.
+
+    Raises:
+        ValueError: for another attn_type.
+        TypeError: for ``max_position_embeddings``, as positions are relative.
+
+    Example:
+        >>> import numpy as np, merlin_models.tf as ml
+        >>> ml.XLNetBlock(d_model=16, n_head=2, n_layer=1)(np.ones((2, 5, 16))).shape
+        TensorShape([2, 5, 16])
 
     Reference:
         Yang et al., XLNet: Generalized Autoregressive Pretraining for Language Understanding, 2019,

@@ -23,6 +23,14 @@ class TransformerOutput(NamedTuple):
         hidden_states: those of the embeddings and of each layer, as a tuple; or None if the transformer does not tell.
         attentions: for each layer (batch, heads, length, length), dense, as a tuple; or None if nobody needs them.
         pooler_output: (batch, dim); or None if nobody needs it.
+
+    Example:
+        >>> import numpy as np, merlin_models.tf as ml
+        >>> class First(ml.Block):  # a layer on it, for transformer_post=
+        ...     def call(self, inputs, training=None):
+        ...         return inputs.last_hidden_state[:, 0]
+        >>> ml.BertBlock(d_model=16, n_head=2, n_layer=2, transformer_post=First())(np.ones((2, 5, 16))).shape
+        TensorShape([2, 16])
     """
 
     last_hidden_state: Any
@@ -60,7 +68,17 @@ class TransformerPost(Block):
 @BLOCKS.register("last_hidden_state")
 @register
 class LastHiddenState(TransformerPost):
-    """(batch, length, dim) of the last layer."""
+    """(batch, length, dim) of the last layer.
+
+    Call arguments:
+        inputs: a :class:`TransformerOutput`.
+
+    Example:
+        >>> import numpy as np, merlin_models.tf as ml
+        >>> block = ml.BertBlock(d_model=16, n_head=2, n_layer=1, transformer_post=ml.LastHiddenState())
+        >>> block(np.ones((2, 5, 16))).shape
+        TensorShape([2, 5, 16])
+    """
 
     def take(self, outputs: TransformerOutput) -> Any:
         return outputs.last_hidden_state
@@ -69,7 +87,17 @@ class LastHiddenState(TransformerPost):
 @BLOCKS.register("hidden_states")
 @register
 class HiddenStates(TransformerPost):
-    """(batch, length, dim) of the embeddings and of each layer, as a tuple."""
+    """(batch, length, dim) of the embeddings and of each layer, as a tuple.
+
+    Call arguments:
+        inputs: a :class:`TransformerOutput`.
+
+    Example:
+        >>> import numpy as np, merlin_models.tf as ml
+        >>> block = ml.BertBlock(d_model=16, n_head=2, n_layer=1, transformer_post=ml.HiddenStates())
+        >>> [state.shape for state in block(np.ones((2, 5, 16)))]
+        [TensorShape([2, 5, 16]), TensorShape([2, 5, 16])]
+    """
 
     def take(self, outputs: TransformerOutput) -> Any:
         return outputs.hidden_states
@@ -78,7 +106,17 @@ class HiddenStates(TransformerPost):
 @BLOCKS.register("attentions")
 @register
 class AttentionWeights(TransformerPost):
-    """(batch, heads, length, length) of each layer, as a tuple."""
+    """(batch, heads, length, length) of each layer, as a tuple.
+
+    Call arguments:
+        inputs: a :class:`TransformerOutput`.
+
+    Example:
+        >>> import numpy as np, merlin_models.tf as ml
+        >>> block = ml.BertBlock(d_model=16, n_head=2, n_layer=1, transformer_post=ml.AttentionWeights())
+        >>> [weights.shape for weights in block(np.ones((2, 5, 16)))]
+        [TensorShape([2, 2, 5, 5])]
+    """
 
     needs_attentions = True
 
@@ -89,7 +127,18 @@ class AttentionWeights(TransformerPost):
 @BLOCKS.register("last_hidden_state_and_attention")
 @register
 class LastHiddenStateAndAttention(TransformerPost):
-    """(batch, length, dim) and (batch, heads, length, length) of the last layer."""
+    """(batch, length, dim) and (batch, heads, length, length) of the last layer.
+
+    Call arguments:
+        inputs: a :class:`TransformerOutput`.
+
+    Example:
+        >>> import numpy as np, merlin_models.tf as ml
+        >>> block = ml.BertBlock(d_model=16, n_head=2, n_layer=1, transformer_post=ml.LastHiddenStateAndAttention())
+        >>> state, weights = block(np.ones((2, 5, 16)))
+        >>> state.shape, weights.shape
+        (TensorShape([2, 5, 16]), TensorShape([2, 2, 5, 5]))
+    """
 
     needs_attentions = True
 
@@ -100,7 +149,17 @@ class LastHiddenStateAndAttention(TransformerPost):
 @BLOCKS.register("pooler_output")
 @register
 class PoolerOutput(TransformerPost):
-    """(batch, dim): a dense layer with tanh on the first position, as BERT has it."""
+    """(batch, dim): a dense layer with tanh on the first position, as BERT has it.
+
+    Call arguments:
+        inputs: a :class:`TransformerOutput`.
+
+    Example:
+        >>> import numpy as np, merlin_models.tf as ml
+        >>> block = ml.BertBlock(d_model=16, n_head=2, n_layer=1, transformer_post=ml.PoolerOutput())
+        >>> block(np.ones((2, 5, 16))).shape
+        TensorShape([2, 16])
+    """
 
     needs_pooler = True
 
@@ -166,7 +225,23 @@ class SequenceClsIndex(Block):
 @BLOCKS.register("sequence_last")
 @register
 class SequenceLast(SequenceClsIndex):
-    """The vector at the last position of each sequence; see :class:`SequenceClsIndex`."""
+    """The vector at the last position of each sequence; see :class:`SequenceClsIndex`.
+
+    Args:
+        cls_index: as of :class:`SequenceClsIndex`.
+
+    Call arguments:
+        inputs: (batch, length, dim), ragged or dense, or a :class:`TransformerOutput`.
+
+    Returns:
+        (batch, dim).
+
+    Example:
+        >>> import numpy as np, merlin_models.tf as ml
+        >>> block = ml.BertBlock(d_model=16, n_head=2, n_layer=1, transformer_post=ml.SequenceLast())
+        >>> block(np.ones((2, 5, 16))).shape
+        TensorShape([2, 16])
+    """
 
     def __init__(self, cls_index: int = -1, **kwargs: Any):
         super().__init__(cls_index, **kwargs)
@@ -175,7 +250,23 @@ class SequenceLast(SequenceClsIndex):
 @BLOCKS.register("sequence_first")
 @register
 class SequenceFirst(SequenceClsIndex):
-    """The vector at the first position of each sequence; see :class:`SequenceClsIndex`."""
+    """The vector at the first position of each sequence; see :class:`SequenceClsIndex`.
+
+    Args:
+        cls_index: as of :class:`SequenceClsIndex`.
+
+    Call arguments:
+        inputs: (batch, length, dim), ragged or dense, or a :class:`TransformerOutput`.
+
+    Returns:
+        (batch, dim).
+
+    Example:
+        >>> import numpy as np, merlin_models.tf as ml
+        >>> block = ml.BertBlock(d_model=16, n_head=2, n_layer=1, transformer_post=ml.SequenceFirst())
+        >>> block(np.ones((2, 5, 16))).shape
+        TensorShape([2, 16])
+    """
 
     def __init__(self, cls_index: int = 0, **kwargs: Any):
         super().__init__(cls_index, **kwargs)
@@ -184,7 +275,20 @@ class SequenceFirst(SequenceClsIndex):
 @BLOCKS.register("sequence_mean")
 @register
 class SequenceMean(SequenceAggregator):
-    """The mean over the positions of each sequence, also of a ``TransformerOutput``; see :class:`SequenceAggregator`."""
+    """The mean over the positions of each sequence, also of a ``TransformerOutput``; see :class:`SequenceAggregator`.
+
+    Call arguments:
+        inputs: (batch, length, dim), ragged or dense, or a :class:`TransformerOutput`.
+
+    Returns:
+        (batch, dim).
+
+    Example:
+        >>> import numpy as np, merlin_models.tf as ml
+        >>> block = ml.BertBlock(d_model=16, n_head=2, n_layer=1, transformer_post=ml.SequenceMean())
+        >>> block(np.ones((2, 5, 16))).shape
+        TensorShape([2, 16])
+    """
 
     def build(self, input_shape: Any) -> None:
         self.built = True

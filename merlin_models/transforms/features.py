@@ -226,6 +226,12 @@ class ContinuousPowers(Block):
 
     Numbers below zero have the square root 0. Other features are passed on.
 
+    Call arguments:
+        inputs: dictionary feature -> tensor of any shape, or ragged.
+
+    Returns:
+        The dictionary, with two more entries of the same shape and dtype for each floating-point feature.
+
     Example:
         >>> import numpy as np
         >>> from merlin_models.transforms import ContinuousPowers

@@ -97,6 +97,14 @@ class SequenceMaskLast(SequenceTransform):
 
     Returns:
         A ``Prediction``: targets are (batch, 1).
+
+    Example:
+        >>> import tensorflow as tf, merlin_models.tf as ml
+        >>> schema = ml.Schema([ml.ColumnSchema.create_categorical("item", 9, value_count=(0, 0))])
+        >>> rows = {"item": tf.ragged.constant([[1, 2, 3], [4, 5]])}
+        >>> outputs, targets, *_ = ml.SequenceMaskLast(schema, "item")(rows)
+        >>> outputs["item"].to_list(), targets.numpy().tolist()
+        ([[1, 2, 3], [4, 5]], [[3], [5]])
     """
 
     def split(self, sequences: dict[str, Any]) -> tuple[dict[str, Any], Any, Any, Any]:
@@ -114,9 +122,21 @@ class SequenceMaskLastInference(SequenceTransform):
     Args:
         schema, target: as in :class:`SequenceTransform`. Sequences may have any length.
 
+    Call arguments:
+        inputs: dictionary with the sequences, (batch, None) ragged or (batch, length) padded, as of
+            :class:`SequenceTransform`.
+
     Returns:
         A ``Prediction`` of the features, the targets as they came, and the weights. A model predicts one row a sequence. At
         the new position features are 1, which is no padding; what they are has no influence, as the position is masked.
+
+    Example:
+        >>> import tensorflow as tf, merlin_models.tf as ml
+        >>> schema = ml.Schema([ml.ColumnSchema.create_categorical("item", 9, value_count=(0, 0))])
+        >>> rows = {"item": tf.ragged.constant([[1, 2, 3], [4, 5]])}
+        >>> outputs, targets, *_ = ml.SequenceMaskLastInference(schema, "item")(rows)
+        >>> outputs["item"].to_list(), targets
+        ([[1, 2, 3, 1], [4, 5, 1]], None)
     """
 
     least_length = 0
@@ -138,6 +158,20 @@ class MaskedLanguageModeling(TargetTransform):
     Args:
         schema, target, seed: as in :class:`SequenceMaskRandom`.
         mlm_probability: its ``masking_prob``.
+
+    Call arguments:
+        As of :class:`SequenceMaskRandom`; ``training`` chooses.
+
+    Returns:
+        A ``Prediction``.
+
+    Example:
+        >>> import tensorflow as tf, merlin_models.tf as ml
+        >>> schema = ml.Schema([ml.ColumnSchema.create_categorical("item", 9, value_count=(0, 0))])
+        >>> rows = {"item": tf.ragged.constant([[1, 2, 3], [4, 5]])}
+        >>> outputs, targets, *_ = ml.MaskedLanguageModeling(schema, "item")(rows, training=False)
+        >>> targets.numpy().tolist()
+        [[3], [5]]
     """
 
     def __init__(
@@ -173,6 +207,20 @@ class CausalLanguageModeling(TargetTransform):
         schema, target: as in :class:`SequencePredictNext`.
         train_on_last_item_seq_only: whether only the last item is a target in training, too.
         eval_on_last_item_seq_only: False for all next items in evaluation.
+
+    Call arguments:
+        As of :class:`SequencePredictNext`; ``training`` chooses.
+
+    Returns:
+        A ``Prediction``.
+
+    Example:
+        >>> import tensorflow as tf, merlin_models.tf as ml
+        >>> schema = ml.Schema([ml.ColumnSchema.create_categorical("item", 9, value_count=(0, 0))])
+        >>> rows = {"item": tf.ragged.constant([[1, 2, 3], [4, 5]])}
+        >>> outputs, targets, *_ = ml.CausalLanguageModeling(schema, "item")(rows, training=True)
+        >>> targets.to_list()
+        [[2, 3], [5]]
     """
 
     def __init__(

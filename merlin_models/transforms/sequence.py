@@ -50,6 +50,17 @@ class SequenceTransform(TargetTransform):
     Raises:
         ValueError: for a target that is not one column of lists; if a sequence is missing.
         tf.errors.InvalidArgumentError: for sequences that are too short, or of different lengths.
+
+    Example:
+        >>> import tensorflow as tf, merlin_models.tf as ml
+        >>> from merlin_models.transforms.sequence import SequenceTransform
+        >>> class Halves(SequenceTransform):  # predicts the first item again
+        ...     def split(self, sequences):
+        ...         items = sequences[self.target_name]
+        ...         return sequences, items[:, :1].to_tensor(), None, None
+        >>> schema = ml.Schema([ml.ColumnSchema.create_categorical("item", 9, value_count=(0, 0))])
+        >>> Halves(schema, "item")({"item": tf.ragged.constant([[1, 2, 3], [4, 5]])}).targets.numpy().tolist()
+        [[1], [4]]
     """
 
     least_length = 2
@@ -168,6 +179,14 @@ class SequencePredictLast(SequenceTransform):
 
     Returns:
         A ``Prediction``: targets are (batch, 1).
+
+    Example:
+        >>> import tensorflow as tf, merlin_models.tf as ml
+        >>> schema = ml.Schema([ml.ColumnSchema.create_categorical("item", 9, value_count=(0, 0))])
+        >>> rows = {"item": tf.ragged.constant([[1, 2, 3], [4, 5]])}
+        >>> outputs, targets, *_ = ml.SequencePredictLast(schema, "item")(rows)
+        >>> outputs["item"].to_list(), targets.numpy().tolist()
+        ([[1, 2], [4]], [[3], [5]])
     """
 
     def split(self, sequences: dict[str, Any]) -> tuple[dict[str, Any], Any, Any, Any]:
@@ -190,6 +209,14 @@ class SequencePredictRandom(SequenceTransform):
 
     Returns:
         A ``Prediction``: targets are (batch, 1).
+
+    Example:
+        >>> import tensorflow as tf, merlin_models.tf as ml
+        >>> schema = ml.Schema([ml.ColumnSchema.create_categorical("item", 9, value_count=(0, 0))])
+        >>> rows = {"item": tf.ragged.constant([[1, 2, 3], [4, 5]])}
+        >>> outputs, targets, *_ = ml.SequencePredictRandom(schema, "item", seed=1)(rows)
+        >>> targets.shape
+        TensorShape([2, 1])
     """
 
     def __init__(
@@ -226,6 +253,14 @@ class SequenceTargetAsInput(SequenceTransform):
 
     Returns:
         A ``Prediction``: targets are ragged (batch, None).
+
+    Example:
+        >>> import tensorflow as tf, merlin_models.tf as ml
+        >>> schema = ml.Schema([ml.ColumnSchema.create_categorical("item", 9, value_count=(0, 0))])
+        >>> rows = {"item": tf.ragged.constant([[1, 2, 3], [4, 5]])}
+        >>> outputs, targets, *_ = ml.SequenceTargetAsInput(schema, "item")(rows)
+        >>> outputs["item"].to_list(), targets.to_list()
+        ([[1, 2, 3], [4, 5]], [[1, 2, 3], [4, 5]])
     """
 
     least_length = 0
@@ -243,8 +278,20 @@ class SequenceCausalLastInference(SequenceTransform):
     Args:
         schema, target: as in :class:`SequenceTransform`. Sequences must have at least 1 item.
 
+    Call arguments:
+        inputs: dictionary with the sequences, (batch, None) ragged or (batch, length) padded, as of
+            :class:`SequenceTransform`.
+
     Returns:
         A ``Prediction`` of the features, the targets as they came, and the weights. A model predicts one row a sequence.
+
+    Example:
+        >>> import tensorflow as tf, merlin_models.tf as ml
+        >>> schema = ml.Schema([ml.ColumnSchema.create_categorical("item", 9, value_count=(0, 0))])
+        >>> rows = {"item": tf.ragged.constant([[1, 2, 3], [4, 5]])}
+        >>> outputs, targets, *_ = ml.SequenceCausalLastInference(schema, "item")(rows)
+        >>> outputs["item"].to_list(), targets
+        ([[1, 2, 3], [4, 5]], None)
     """
 
     least_length = 1

@@ -25,6 +25,13 @@ class Recommendations(NamedTuple):
         users: (users,) int64, each once and ascending.
         items: (users, k) int64, the best first; -1 where there are no more.
         scores: (users, k) float32; -inf where there are no more.
+
+    Example:
+        >>> import numpy as np
+        >>> from merlin_models.wrappers.recommender import Recommendations
+        >>> users, items, scores = Recommendations(np.array([3]), np.array([[7, 5]]), np.array([[0.9, 0.4]], "float32"))
+        >>> items.shape
+        (1, 2)
     """
 
     users: np.ndarray
@@ -47,6 +54,22 @@ class Recommender:
         ImportError: without the wrapped library.
         TypeError: if ``schema`` is no schema, or the wrapped class has no such parameter.
         ValueError: for a schema without these columns, or with several targets to choose from.
+
+    Example:
+        >>> import numpy as np, merlin_models.tf as ml
+        >>> from merlin_models.wrappers.recommender import Recommender
+        >>> class Popularity(Recommender):
+        ...     def build(self):
+        ...         return None
+        ...
+        ...     def factorize(self, interactions):
+        ...         users, _ = interactions.shape
+        ...         return np.ones((users, 1), "float32"), np.asarray(interactions.sum(axis=0), "float32").T
+        >>> user = ml.ColumnSchema.create_categorical("user", 2, tags=[ml.Tags.USER_ID])
+        >>> item = ml.ColumnSchema.create_categorical("item", 3, tags=[ml.Tags.ITEM_ID])
+        >>> model = Popularity(ml.Schema([user, item])).fit({"user": [1, 2, 2], "item": [3, 3, 1]})
+        >>> model.predict({"user": [1]}, k=1).items.tolist()  # which user 1 has not had
+        [[1]]
     """
 
     def __init__(self, schema: Schema, *, target_column: str | None = None, **params: Any):

@@ -97,6 +97,8 @@ def test_add_feature_and_tags():
 
 
 def test_wrong_arguments():
+    with pytest.raises(ValueError, match=r"schema must be None where col_schemas are given"):
+        ml.EmbeddingTable(4, MOVIE, schema=ml.Schema([MOVIE]))
     with pytest.raises(ValueError, match=r"col_schemas must hold at least one ColumnSchema"):
         ml.EmbeddingTable(4)
     with pytest.raises(ValueError, match=r"sequence_combiner must be None, a layer or one of.*'median'"):

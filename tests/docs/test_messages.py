@@ -18,6 +18,8 @@ ELSEWHERE = {
     "has invalid metadata",
     "No such file or directory: 'train/schema.pbtxt'",
     "OOM when allocating tensor",
+    "Detected unsupported operations when trying to compile graph",
+    "Received a label value of ... which is outside the valid range of [0, ...)",
 }
 
 
@@ -42,7 +44,7 @@ def _texts() -> list[str]:
     files = [*(ROOT / "merlin_models").rglob("*.py"), *(ROOT / "requirements").glob("*.py")]
     keras = pathlib.Path(importlib.util.find_spec("keras").origin).parent / "src"
     files += [keras / "trainers/trainer.py", keras / "trainers/data_adapters/__init__.py"]
-    files += [keras / "saving/serialization_lib.py"]
+    files += [keras / "saving/serialization_lib.py", keras / "saving/saving_lib.py"]
     for file in files:
         texts += _texts_of_python(file.read_text())
     for file in [*(ROOT / "csrc").rglob("*.cc"), *(ROOT / "csrc").rglob("*.cu")]:
@@ -70,3 +72,23 @@ def test_a_message_that_is_not_raised_is_found_out():
     assert len(ENTRIES) > 30
     assert not _occurs("Ids of feature '...' must be in [1, ...)")
     assert {message for message, _ in ENTRIES} >= ELSEWHERE
+
+
+ERRORS_OF_SERVING = re.findall(
+    r"^\| `(.+?)`", (ROOT / "docs" / "serving.md").read_text().split("## Errors")[1], re.MULTILINE
+)
+# TensorFlow's own.
+OF_TENSORFLOW = ("Op type not registered", "indices[...]")
+VALUE = re.compile(r"(?<!\w)'[^']*'|\[[^]]*\]|\bnan\b|\b(?:uint8|int64|Filter)\b|genres__offsets|-?\d+")
+
+
+@pytest.mark.parametrize("message", ERRORS_OF_SERVING)
+def test_the_errors_of_serving_are_raised(message):
+    """With names and values of an example in them, which stand for any."""
+    if not message.startswith(OF_TENSORFLOW):
+        rule, *received = VALUE.sub("...", message).split(". Received: ")
+        assert all(_occurs(part) for part in (rule, *received) if part != "...")
+
+
+def test_the_errors_of_serving_are_all_read():
+    assert len(ERRORS_OF_SERVING) >= 9

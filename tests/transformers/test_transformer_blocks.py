@@ -131,6 +131,19 @@ def test_other_parts_of_the_output(rng):
     np.testing.assert_array_equal(own[1], np.zeros(8))  # has no such position
 
 
+def test_a_block_of_ones_own_on_the_output(rng):
+    """Which is built by shapes, of which those of attentions and the pooler are not there."""
+
+    class First(ml.Block):
+        def call(self, inputs, training=None):
+            assert inputs.attentions is None
+            return inputs.last_hidden_state[:, 0]
+
+    x = np.ones((2, 5, 8), "float32")
+    block = block_of(ml.BertBlock, transformer_post=First())
+    np.testing.assert_allclose(block(x), block.transformer(x)["last_hidden_state"][:, 0], rtol=1e-5, atol=1e-6)
+
+
 def test_a_layer_of_ones_own(rng):
     class Doubled(keras.layers.Layer):
         def call(self, inputs, mask=None):

@@ -57,6 +57,12 @@ def get_criteo(
         FileNotFoundError: if there are no text files.
         ImportError: if NVTabular is not installed.
         ValueError: if an argument is unfit, or a file is not of the format.
+
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> from merlin_models.datasets.criteo import get_criteo
+        >>> train, valid = get_criteo("logs", num_days=3)  # logs/day_0, day_1.gz, ...  # doctest: +SKIP
+        >>> loader = ml.Loader(train, batch_size=65_536)  # doctest: +SKIP
     """
     files = _take(find_text(path), num_days)
     frequency_threshold = require_integer("frequency_threshold", frequency_threshold, 0)
@@ -106,6 +112,13 @@ def criteo_workflow(folder: str | os.PathLike, frequency_threshold: int = 15, id
 
     Raises:
         ImportError: if NVTabular is not installed.
+
+    Example:
+        >>> import nvtabular  # doctest: +SKIP
+        >>> from merlin_models.datasets.criteo import criteo_workflow, text_to_parquet
+        >>> files = text_to_parquet("logs", "raw")  # doctest: +SKIP
+        >>> data = nvtabular.Dataset([str(file) for file in files])  # doctest: +SKIP
+        >>> workflow = criteo_workflow("encoded", frequency_threshold=100).fit(data)  # doctest: +SKIP
     """
     nvt = import_nvtabular()
     from merlin.schema import Tags

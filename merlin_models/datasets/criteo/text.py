@@ -37,9 +37,19 @@ def find_text(paths: Paths) -> list[pathlib.Path]:
         paths: a file of any name, a folder, or a list of both. Of a folder, the files called ``day_<number>`` or
             ``*.tsv``, each with or without ``.gz``; by name, numbers by their value; subfolders are not searched.
 
+    Returns:
+        The paths of the files, in their order.
+
     Raises:
         FileNotFoundError: if there is none.
         ValueError: if a file is there twice, plain and compressed.
+
+    Example:
+        >>> import pathlib
+        >>> from merlin_models.datasets.criteo import find_text
+        >>> _ = pathlib.Path("day_0").write_text("")
+        >>> [path.name for path in find_text(".")]
+        ['day_0']
     """
     found = []
     for path in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
@@ -114,6 +124,13 @@ def text_to_parquet(
 
     Raises:
         FileNotFoundError, ValueError: as :func:`find_text` and :func:`read_text` do; or two files have one name.
+
+    Example:
+        >>> import pathlib
+        >>> from merlin_models.datasets.criteo import text_to_parquet
+        >>> _ = pathlib.Path("day_0").write_text(chr(9).join(["1", *["5"] * 13, *["0a1b2c3d"] * 26]) + chr(10))  # tabs
+        >>> [file.name for file in text_to_parquet("day_0", "raw")]
+        ['day_0.parquet']
     """
     files = find_text(paths)
     row_group_rows = require_integer("row_group_rows", row_group_rows, 1)

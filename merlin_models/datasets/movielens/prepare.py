@@ -55,6 +55,12 @@ def get_movielens(
         FileExistsError: if there are other data in the way.
         ImportError: if NVTabular is not installed.
         ValueError: if an argument is unfit.
+
+    Example:
+        >>> import merlin_models.tf as ml
+        >>> from merlin_models.datasets import get_movielens
+        >>> train, valid = get_movielens("data", variant="ml-100k")  # doctest: +SKIP
+        >>> loader = ml.Loader(train, batch_size=4096)  # doctest: +SKIP
     """
     valid_fraction = folders.check_fraction(valid_fraction)
     seed = require_integer("seed", seed, 0)
@@ -97,6 +103,10 @@ def movielens_workflow(data: MovieLens, folder: str | os.PathLike, variant: str)
 
     Raises:
         ImportError: if NVTabular is not installed.
+
+    Example:
+        >>> from merlin_models.datasets import get_movielens
+        >>> train, valid = get_movielens("data", variant="ml-100k")  # encodes by this workflow  # doctest: +SKIP
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that joined tables are in host memory

@@ -37,6 +37,9 @@ def parse_columns(text: str) -> Schema:
     Args:
         text: lines; empty ones are skipped.
 
+    Returns:
+        A :class:`Schema`, columns in the order of the lines.
+
     Raises:
         ValueError: if a line is not of that form.
 

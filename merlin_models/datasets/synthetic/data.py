@@ -52,6 +52,7 @@ class SyntheticData:
 
     @property
     def schema(self) -> Schema:
+        """The columns of the rows."""
         return self._schema
 
     @property

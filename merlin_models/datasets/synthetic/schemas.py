@@ -301,6 +301,12 @@ def known_name(name: str) -> str | None:
 def named_schema(name: str) -> Schema:
     """The schema of a name in :data:`SCHEMA_NAMES`, or of an older spelling such as ``music_streaming``.
 
+    Args:
+        name: as in ``generate_data``.
+
+    Returns:
+        A :class:`Schema`.
+
     Raises:
         ValueError: if there is none of that name.
 
