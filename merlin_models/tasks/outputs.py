@@ -43,7 +43,7 @@ class ModelOutput(PredictionTask):
 
     Example:
         >>> import keras, merlin_models.tf as ml
-        >>> output = ml.ModelOutput(Dense(1), target="rating", logits_temperature=2.0)
+        >>> output = ml.ModelOutput(keras.layers.Dense(1), target="rating", logits_temperature=2.0)
         >>> output.task_name
         'rating/model_output'
     """
