@@ -99,7 +99,7 @@ def _prepare(features: list[Bags], names: list[str], combiners: set[str]) -> lis
         num_bags, num_values = ends[-1], bases[-1] + tf.cast(counts[-1], tf.int64) + 1
     # Of each bag: its feature, its number in it, and where it begins.
     feature = tf.searchsorted(ends, tf.range(num_bags), side="right")
-    number = tf.range(num_bags) - tf.gather(firsts, feature)
+    number = tf.cast(tf.range(num_bags) - tf.gather(firsts, feature), tf.int32)
     split = tf.concat(splits, axis=0)
     start = split + tf.gather(bases, feature)
     falls = (start[1:] < start[:-1]) & tf.equal(feature[1:], feature[:-1])
@@ -108,11 +108,11 @@ def _prepare(features: list[Bags], names: list[str], combiners: set[str]) -> lis
     with tf.control_dependencies([check]):
         start = tf.identity(start)
 
-    # Of each value: its bag, and its number.
+    # Of each value: its bag, counted from 1 (a GPU's subtractions of int32 are the host's), and that one's number.
     dtype = tf.int64 if any(each.dtype == tf.int64 for each in values) else tf.int32
     ids = _joined([tf.cast(each, dtype) for each in values], 0)
     weights = _weights(features, values)
-    bag = tf.searchsorted(start, tf.range(num_values), side="right") - 1
+    bag = tf.searchsorted(start, tf.range(num_values), side="right")
     start = tf.concat([start, [num_values]], axis=0)
     with tf.device(HOST):
         lengths = counts + 1
@@ -120,16 +120,16 @@ def _prepare(features: list[Bags], names: list[str], combiners: set[str]) -> lis
         kept = tf.where(_joined([*map(_is_kept, features, values)], True))[:, 0]
         ids, bag = tf.gather(ids, kept), tf.gather(bag, kept)
         weights = None if weights is None else tf.gather(weights, kept)
-        start = tf.searchsorted(bag, tf.range(tf.cast(num_bags, bag.dtype) + 1), out_type=tf.int64)
+        start = tf.searchsorted(bag, tf.range(1, tf.cast(num_bags, tf.int32) + 2), out_type=tf.int64)
         with tf.device(HOST):
             lengths = tf.identity(tf.gather(start, ends) - tf.gather(start, firsts))
-    place = tf.gather(number, bag)
+    place = tf.gather(tf.concat([[0], number], axis=0), bag)
     divisors = {}
     if combiners - {"sum"}:
         totals = tf.cast(start[1:] - start[:-1], tf.float32)
-        divisors["mean"] = totals if weights is None else tf.math.segment_sum(weights, bag)
+        divisors["mean"] = totals if weights is None else tf.math.segment_sum(weights, bag)[1:]
     if "sqrtn" in combiners:
-        squares = totals if weights is None else tf.math.segment_sum(weights * weights, bag)
+        squares = totals if weights is None else tf.math.segment_sum(weights * weights, bag)[1:]
         divisors["sqrtn"] = tf.sqrt(squares)
 
     def of_each(tensor: tf.Tensor | None, sizes: tf.Tensor) -> list[Any]:

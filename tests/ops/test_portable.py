@@ -90,6 +90,34 @@ def test_empty_bags_anywhere(on_device, combiner, splits):
     np.testing.assert_allclose(output, embedding_bag([table], features, combiners=combiner)[0], rtol=1e-6)
 
 
+@pytest.mark.parametrize("combiner", FOUR)
+def test_lists_of_any_number_of_bags_together(on_device, combiner):
+    """Bags of no feature reach into the next one's; ids of both dtypes, dims that differ, no bags at all."""
+    tables = [tf.Variable(tf.random.stateless_normal((rows, dim), (rows, 3))) for rows, dim in ((30, 8), (5, 3))]
+    features = [
+        to_bags((tf.constant([3, 29, 0], tf.int32), [0, 0, 2, 3, 3])),
+        to_bags((tf.constant([], tf.int64), [0])),
+        to_bags(([4, 0, 4], [0, 3]), padding_id=4),
+        to_bags(tf.constant([[1, 0], [0, 0]]), padding_id=0),
+        to_bags((tf.constant([], tf.int64), [0, 0, 0])),
+        to_bags(([4], [0, 1])),
+    ]
+    call = (tables, features, [0, 1, 1, 1, 0, 1], combiner)
+    with portable_ops():
+        outputs = embedding_bag(*call)
+    for output, right in zip(outputs, embedding_bag(*call), strict=True):
+        assert output.shape == right.shape
+        np.testing.assert_allclose(output, right, rtol=1e-6)
+
+
+def test_the_first_wrong_list_is_named():
+    bags = [
+        to_bags((tf.constant([0, 1], tf.int64), tf.constant(splits, tf.int64))) for splits in ([0, 2], [0, 3], [2, 1])
+    ]
+    with portable_ops(), pytest.raises(tf.errors.InvalidArgumentError, match=r"of second .*0 0 3 2"):
+        tf.function(lambda: embedding_bag([tf.ones((3, 2))], bags, [0] * 3, names=["first", "second", "third"]))()
+
+
 @pytest.mark.parametrize("splits", [[0, 2], [0, 4], [1, 3], [0, 2, 1, 3], [0, 2, 5]])
 def test_wrong_row_splits_name_the_feature(splits):
     lookup = tf.function(lambda *ids: embedding_bag([tf.ones((3, 2))], [to_bags(ids)], names=["movie Id"]))
