@@ -193,6 +193,9 @@ class PredictionTask(Block):
                 f"Targets of task '{self.task_name}' must have the shape of its predictions, {shapes[1]}, "
                 f"or that without the last axis. Received: {shapes[0]}"
             )
+        if any(None in shape[1:] for shape in shapes):  # losses would broadcast one to the other
+            with keras.name_scope("targets_must_have_the_shape_of_predictions"):
+                targets = ops.reshape(targets, ops.shape(predictions))
         return targets, predictions
 
     def targets_for(self, consumer: Any, targets: Any, predictions: Any) -> Any:
