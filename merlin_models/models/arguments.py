@@ -51,6 +51,27 @@ def check_class_weight(tasks: Sequence[PredictionTask], x: Any, class_weight: An
         )
 
 
+def check_rows(*data: Any) -> None:
+    """Raises ValueError for arrays of different lengths, and for data without rows or batches."""
+    for x in data:
+        x = x[0] if isinstance(x, tuple | list) and x else x
+        if isinstance(x, KerasSequenceLoader) and not len(x):
+            raise ValueError(
+                "A loader must have at least one batch. Received: none, of its rows with "
+                f"batch_size={x.batch_size}, drop_last={x.drop_last}"
+            )
+        if not isinstance(x, Mapping):
+            continue
+        shapes = {name: getattr(value, "shape", None) for name, value in x.items()}
+        lengths = {name: shape[0] for name, shape in shapes.items() if shape is not None and len(shape)}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"Features must have one length. Received: {lengths}")
+        if lengths and not next(iter(lengths.values())):
+            raise ValueError(
+                "x must have at least one row; the model itself and batch_predict() take none, too. Received: no row"
+            )
+
+
 def columns_of(x: Any, schema: Schema | None, also: Sequence[str | None] = ()) -> Any:
     """Features as Keras takes them: of a DataFrame a dictionary, without entries that are no numbers and that nothing reads.
 

@@ -16,6 +16,7 @@ from merlin_models.models.arguments import (
     arguments_of,
     check_class_weight,
     check_labels,
+    check_rows,
     columns_of,
     targets_of_frame,
 )
@@ -68,6 +69,7 @@ class PreparedSteps:
         given["x"], given["y"] = self._data_of(x, y, pre)
         if "validation_data" in given:
             given["validation_data"] = self._validation_data_of(given["validation_data"], pre)
+        check_rows(given["x"], given.get("validation_data"))
         if train_metrics_steps != 1 and self._step_options.batches is None:
             self._step_options.batches = keras.Variable(0, trainable=False, dtype="int64", name="batches")
         with self._options(pre=pre, test_pre=pre, metrics_steps=train_metrics_steps):
@@ -88,6 +90,7 @@ class PreparedSteps:
         if pre is None:
             check_labels(self.prediction_tasks, x)
         x, y = self._data_of(x, y, pre)
+        check_rows(x)
         with self._options(test_pre=pre):
             return super().evaluate(x, y, *args, **kwargs)
 
@@ -104,6 +107,7 @@ class PreparedSteps:
         warn_of_random_order(x)
         with self._options(predict_pre=pre):
             x = x if pre is not None and isinstance(x, Mapping) else columns_of(x, self.schema)
+            check_rows(x)
             return super().predict(x, *args, **kwargs)
 
     def _data_of(self, x: Any, y: Any, pre: Any) -> tuple[Any, Any]:
