@@ -51,6 +51,22 @@ def check_class_weight(tasks: Sequence[PredictionTask], x: Any, class_weight: An
         )
 
 
+def targets_beside_weights(x: Any, y: Any, sample_weight: Any, tasks: Sequence[PredictionTask]) -> Any:
+    """The targets, of the features where y is None: Keras drops sample weights that come without y.
+
+    Raises:
+        ValueError: for sample weights without y and without all targets among the features.
+    """
+    if y is not None or sample_weight is None or not isinstance(x, Mapping):
+        return y
+    names = [task.target_name for task in tasks]
+    if None in names or not all(name in x for name in names):
+        raise ValueError(
+            "sample_weight must come with y; where a model has no labels, numpy.ones(rows) is as none. Received: y=None"
+        )
+    return {name: x[name] for name in names}
+
+
 def check_rows(*data: Any) -> None:
     """Raises ValueError for arrays of different lengths, and for data without rows or batches."""
     for x in data:

@@ -18,6 +18,7 @@ from merlin_models.models.arguments import (
     check_labels,
     check_rows,
     columns_of,
+    targets_beside_weights,
     targets_of_frame,
 )
 from merlin_models.models.batches import warn_of_random_order
@@ -66,7 +67,7 @@ class PreparedSteps:
             check_labels(self.prediction_tasks, x, given.get("validation_data"))
         if not isinstance(train_metrics_steps, int) or train_metrics_steps < 0:
             raise ValueError(f"train_metrics_steps must be an integer, 0 or more. Received: {train_metrics_steps!r}")
-        given["x"], given["y"] = self._data_of(x, y, pre)
+        given["x"], given["y"] = self._data_of(x, y, pre, given.get("sample_weight"))
         if "validation_data" in given:
             given["validation_data"] = self._validation_data_of(given["validation_data"], pre)
         check_rows(given["x"], given.get("validation_data"))
@@ -89,7 +90,8 @@ class PreparedSteps:
             return super().evaluate(x, y, *args, **kwargs)
         if pre is None:
             check_labels(self.prediction_tasks, x)
-        x, y = self._data_of(x, y, pre)
+        given = arguments_of(keras.Model.evaluate, x, y, *args, **kwargs)
+        x, y = self._data_of(x, y, pre, given.get("sample_weight"))
         check_rows(x)
         with self._options(test_pre=pre):
             return super().evaluate(x, y, *args, **kwargs)
@@ -110,18 +112,20 @@ class PreparedSteps:
             check_rows(x)
             return super().predict(x, *args, **kwargs)
 
-    def _data_of(self, x: Any, y: Any, pre: Any) -> tuple[Any, Any]:
+    def _data_of(self, x: Any, y: Any, pre: Any, sample_weight: Any = None) -> tuple[Any, Any]:
         tasks = self.prediction_tasks
         if pre is not None and isinstance(x, Mapping):  # which may read any of them
-            return x, targets_of_frame(y, tasks)
-        also = [task.sample_weight.weight_column_name for task in tasks if task.sample_weight is not None]
-        targets = [task.target_name for task in tasks] if y is None else []
-        return columns_of(x, self.schema, [*also, *targets]), targets_of_frame(y, tasks)
+            features = x
+        else:
+            also = [task.sample_weight.weight_column_name for task in tasks if task.sample_weight is not None]
+            targets = [task.target_name for task in tasks] if y is None else []
+            features = columns_of(x, self.schema, [*also, *targets])
+        return features, targets_beside_weights(features, targets_of_frame(y, tasks), sample_weight, tasks)
 
     def _validation_data_of(self, data: Any, pre: Any) -> Any:
         if isinstance(data, tuple | list):
             x, y, *weights = data if len(data) > 1 else (*data, None)
-            return (*self._data_of(x, y, pre), *weights)
+            return (*self._data_of(x, y, pre, *weights[:1]), *weights)
         return self._data_of(data, None, pre)[0]
 
     @contextlib.contextmanager
