@@ -51,20 +51,24 @@ def check_class_weight(tasks: Sequence[PredictionTask], x: Any, class_weight: An
         )
 
 
-def targets_beside_weights(x: Any, y: Any, sample_weight: Any, tasks: Sequence[PredictionTask]) -> Any:
-    """The targets, of the features where y is None: Keras drops sample weights that come without y.
+def targets_beside_weights(x: Any, y: Any, weights: Mapping[str, Any], tasks: Sequence[PredictionTask]) -> Any:
+    """The targets, of the features where y is None and there are weights: Keras drops these or fails.
+
+    Args:
+        weights: name of an argument -> its value, or None.
 
     Raises:
-        ValueError: for sample weights without y and without all targets among the features.
+        ValueError: for weights without y and without all targets among the features.
     """
-    if y is not None or sample_weight is None or not isinstance(x, Mapping):
+    given = [name for name, weight in weights.items() if weight is not None]
+    if y is not None or not given or not isinstance(x, Mapping):
         return y
     names = [task.target_name for task in tasks]
     if None in names or not all(name in x for name in names):
         raise ValueError(
-            "sample_weight must come with y; where a model has no labels, numpy.ones(rows) is as none. Received: y=None"
+            f"{given[0]} must come with y; where a model has no labels, numpy.ones(rows) is as none. Received: y=None"
         )
-    return {name: x[name] for name in names}
+    return x[names[0]] if len(names) == 1 else {name: x[name] for name in names}
 
 
 def check_rows(*data: Any) -> None:

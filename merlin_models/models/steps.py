@@ -67,7 +67,8 @@ class PreparedSteps:
             check_labels(self.prediction_tasks, x, given.get("validation_data"))
         if not isinstance(train_metrics_steps, int) or train_metrics_steps < 0:
             raise ValueError(f"train_metrics_steps must be an integer, 0 or more. Received: {train_metrics_steps!r}")
-        given["x"], given["y"] = self._data_of(x, y, pre, given.get("sample_weight"))
+        weights = {name: given.get(name) for name in ("sample_weight", "class_weight")}
+        given["x"], given["y"] = self._data_of(x, y, pre, **weights)
         if "validation_data" in given:
             given["validation_data"] = self._validation_data_of(given["validation_data"], pre)
         check_rows(given["x"], given.get("validation_data"))
@@ -91,7 +92,7 @@ class PreparedSteps:
         if pre is None:
             check_labels(self.prediction_tasks, x)
         given = arguments_of(keras.Model.evaluate, x, y, *args, **kwargs)
-        x, y = self._data_of(x, y, pre, given.get("sample_weight"))
+        x, y = self._data_of(x, y, pre, sample_weight=given.get("sample_weight"))
         check_rows(x)
         with self._options(test_pre=pre):
             return super().evaluate(x, y, *args, **kwargs)
@@ -112,7 +113,7 @@ class PreparedSteps:
             check_rows(x)
             return super().predict(x, *args, **kwargs)
 
-    def _data_of(self, x: Any, y: Any, pre: Any, sample_weight: Any = None) -> tuple[Any, Any]:
+    def _data_of(self, x: Any, y: Any, pre: Any, **weights: Any) -> tuple[Any, Any]:
         tasks = self.prediction_tasks
         if pre is not None and isinstance(x, Mapping):  # which may read any of them
             features = x
@@ -120,12 +121,12 @@ class PreparedSteps:
             also = [task.sample_weight.weight_column_name for task in tasks if task.sample_weight is not None]
             targets = [task.target_name for task in tasks] if y is None else []
             features = columns_of(x, self.schema, [*also, *targets])
-        return features, targets_beside_weights(features, targets_of_frame(y, tasks), sample_weight, tasks)
+        return features, targets_beside_weights(features, targets_of_frame(y, tasks), weights, tasks)
 
     def _validation_data_of(self, data: Any, pre: Any) -> Any:
         if isinstance(data, tuple | list):
             x, y, *weights = data if len(data) > 1 else (*data, None)
-            return (*self._data_of(x, y, pre, *weights[:1]), *weights)
+            return (*self._data_of(x, y, pre, sample_weight=weights[0] if weights else None), *weights)
         return self._data_of(data, None, pre)[0]
 
     @contextlib.contextmanager

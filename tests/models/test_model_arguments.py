@@ -214,6 +214,9 @@ def test_sample_weights_without_y(targets):
     options = {"verbose": 0, "sample_weight": weights}
     weighted = model.evaluate(x, y, **options)
     assert weighted != model.evaluate(x, y, verbose=0)
+    if targets == ["b"]:
+        assert model.fit(x, class_weight={0: 0.0, 1: 0.0}, verbose=0).history["loss"] == [0.0]
+        weighted = model.evaluate(x, y, **options)
     if targets:
         assert model.evaluate(x, **options) == weighted
         assert np.isfinite(model.fit(x, validation_data=(x, None, weights), **options).history["val_loss"]).all()
@@ -222,6 +225,8 @@ def test_sample_weights_without_y(targets):
     for step in (model.fit, model.evaluate):
         with pytest.raises(ValueError, match=message):
             step(x, **options)
+    with pytest.raises(ValueError, match=r"class_weight must come with y; .*Received: y=None"):
+        model.fit(x, class_weight={0: 1.0, 1: 2.0}, verbose=0)
     with pytest.raises(ValueError, match=message):
         model.fit(x, y, validation_data=(x, None, weights), verbose=0)
     assert model.evaluate(x, verbose=0) == pytest.approx(model.evaluate(x, y, verbose=0))
