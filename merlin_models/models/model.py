@@ -25,10 +25,10 @@ from merlin_models.optimizers import (
     EmbeddingOptimizer,
     MultiOptimizer,
     RowSparseTraining,
-    check_one_device,
     row_sparse_of,
     with_row_sparse,
 )
+from merlin_models.optimizers.devices import check_one_device
 from merlin_models.schema import Schema
 from merlin_models.tasks import ParallelPredictionBlock, PredictionTask, computing_loss, tasks_of, with_weights_of
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from merlin_models.optimizers.devices import check_one_device
 from merlin_models.optimizers.multi import MultiOptimizer, OptimizerBlocks, split_embeddings_on_size
 from merlin_models.optimizers.row_sparse import RowSparse, is_table, row_sparse_of, with_row_sparse
 from merlin_models.optimizers.rules import (
@@ -33,7 +32,6 @@ __all__ = [
     "RowSparse",
     "RowSparseTraining",
     "RowwiseAdagrad",
-    "check_one_device",
     "is_table",
     "keras_like",
     "row_sparse_of",
