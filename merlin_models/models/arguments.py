@@ -52,21 +52,23 @@ def check_class_weight(tasks: Sequence[PredictionTask], x: Any, class_weight: An
 
 
 def targets_beside_weights(x: Any, y: Any, weights: Mapping[str, Any], tasks: Sequence[PredictionTask]) -> Any:
-    """The targets, of the features where y is None and there are weights: Keras drops these or fails.
+    """The targets; where y is None and there are weights, which Keras drops then, those among the features, or ones.
 
     Args:
         weights: name of an argument -> its value, or None.
 
     Raises:
-        ValueError: for weights without y and without all targets among the features.
+        ValueError: for weights without y, where a task must have targets and the features have not all of them.
     """
     given = [name for name, weight in weights.items() if weight is not None]
     if y is not None or not given or not isinstance(x, Mapping):
         return y
     names = [task.target_name for task in tasks]
     if None in names or not all(name in x for name in names):
+        if len(tasks) == 1 and tasks[0].targets_are_optional:
+            return np.ones(next(iter(x.values())).shape[0], np.float32)
         raise ValueError(
-            f"{given[0]} must come with y; where a model has no labels, numpy.ones(rows) is as none. Received: y=None"
+            f"{given[0]} must come with y, or with all targets {names} among the features. Received: y=None"
         )
     return x[names[0]] if len(names) == 1 else {name: x[name] for name in names}
 

@@ -87,6 +87,7 @@ class PredictionTask(Block):
 
     takes_bias: ClassVar[bool] = False
     has_own_loss: ClassVar[bool] = False
+    targets_are_optional: ClassVar[bool] = False  # then ones are as none
     default_loss: ClassVar[str] = ""
     default_metrics: ClassVar[tuple[Any, ...]] = ()
     target_tag: ClassVar[Tags] = Tags.TARGET

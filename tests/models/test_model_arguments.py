@@ -215,18 +215,15 @@ def test_sample_weights_without_y(targets):
     weighted = model.evaluate(x, y, **options)
     assert weighted != model.evaluate(x, y, verbose=0)
     if targets == ["b"]:
+        with pytest.raises(ValueError, match=r"sample_weight must come with y, .* \['b'\] .*Received: y=None"):
+            model.evaluate({"u": x["u"]}, **options)
+        with pytest.raises(ValueError, match=r"class_weight must come with y"):
+            model.fit({"u": x["u"]}, class_weight={0: 1.0, 1: 2.0}, verbose=0)
+        with pytest.raises(ValueError, match=r"sample_weight must come with y"):
+            model.fit(x, y, validation_data=({"u": x["u"]}, None, weights), verbose=0)
         assert model.fit(x, class_weight={0: 0.0, 1: 0.0}, verbose=0).history["loss"] == [0.0]
         weighted = model.evaluate(x, y, **options)
-    if targets:
-        assert model.evaluate(x, **options) == weighted
-        assert np.isfinite(model.fit(x, validation_data=(x, None, weights), **options).history["val_loss"]).all()
-        return
-    message = r"sample_weight must come with y; .*Received: y=None"
-    for step in (model.fit, model.evaluate):
-        with pytest.raises(ValueError, match=message):
-            step(x, **options)
-    with pytest.raises(ValueError, match=r"class_weight must come with y; .*Received: y=None"):
-        model.fit(x, class_weight={0: 1.0, 1: 2.0}, verbose=0)
-    with pytest.raises(ValueError, match=message):
-        model.fit(x, y, validation_data=(x, None, weights), verbose=0)
-    assert model.evaluate(x, verbose=0) == pytest.approx(model.evaluate(x, y, verbose=0))
+    assert model.evaluate(x, **options) == pytest.approx(weighted)
+    assert np.isfinite(model.fit(x, validation_data=(x, None, weights), **options).history["val_loss"]).all()
+    nothing = {**options, "sample_weight": 0 * weights}
+    assert model.evaluate(x, **nothing)[0] == model.fit(x, **nothing).history["loss"][0] == 0
