@@ -38,6 +38,43 @@ from merlin_models.serving import RawModel, export_with_workflow, load_with_work
 from merlin_models.serving.raw_rows import range_of, takes_nulls
 
 MOST_ROWS = 4096  # of a request
+MOST_BYTES = 16 * 2**20  # of a request: Python's objects of a JSON text take many times as many
+LAST_SECONDS = 10  # that clients have for their requests and answers once the server is told to end
+
+
+class LimitedBodies:
+    """Answers requests whose bodies have more bytes than MOST_BYTES with status 413, before these are in memory."""
+
+    def __init__(self, app: Any):
+        self.app = app
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        told = dict(scope["headers"]).get(b"content-length", b"")
+        parts, came, size = [], 0, int(told) if told.isdigit() else 0
+        while size <= MOST_BYTES:  # also what is sent in chunks, without its length
+            message = await receive()
+            parts.append(message)
+            came += len(message.get("body", b""))
+            size = max(size, came)
+            if size <= MOST_BYTES and not message.get("more_body"):
+                await self.app(scope, _received(parts, receive), send)
+                return
+        detail = [{"type": "too_long", "loc": ["body"], "msg": f"A body should have at most {MOST_BYTES} bytes"}]
+        refusal = JSONResponse({"detail": detail}, status_code=413, headers={"Connection": "close"})
+        await refusal(scope, receive, send)
+
+
+def _received(parts: list[dict[str, Any]], receive: Any) -> Any:
+    """What hands out the messages that have come, and then those that come."""
+    messages = iter(parts)
+
+    async def next_message() -> dict[str, Any]:
+        return next(messages, None) or await receive()
+
+    return next_message
 
 
 def export(quickstart: pathlib.Path, folder: pathlib.Path, portable: bool = True) -> pathlib.Path:
@@ -97,6 +134,7 @@ def _encodable(text: str) -> str:
 def make_app(model: RawModel) -> FastAPI:
     """The HTTP application: POST /predict, GET /schema, GET /health, and GET /docs, which FastAPI makes."""
     app = FastAPI(title="merlin_models")
+    app.add_middleware(LimitedBodies)
     request_type = request_of(model)
 
     @app.exception_handler(RequestValidationError)
@@ -150,7 +188,14 @@ def main(arguments: list[str] | None = None) -> None:
     import uvicorn
 
     app = make_app(load_with_workflow(options.folder))
-    uvicorn.run(app, host=options.host, port=options.port, log_level="warning", access_log=False)
+    uvicorn.run(
+        app,
+        host=options.host,
+        port=options.port,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=LAST_SECONDS,
+    )
 
 
 if __name__ == "__main__":

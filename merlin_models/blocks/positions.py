@@ -84,6 +84,24 @@ def rows_of(structure: Any) -> Any:
     return keras.tree.map_structure(lambda x: x.flat_values if is_ragged(x) else x, structure)
 
 
+def target_rows(targets: Any, features: Any, predictions: Any) -> Any:
+    """Targets of sequences as :func:`rows_of` has them.
+
+    Raises:
+        ValueError: for lists where predictions are one for each row: their values would be taken for those of other rows.
+    """
+    of_sequences = isinstance(features, Mapping) and SELECTED in features
+    if not of_sequences and not any(is_ragged(x) for x in keras.tree.flatten(predictions)):
+        named = targets if isinstance(targets, Mapping) else {"": targets}
+        lists = [name for name, target in named.items() if is_ragged(target)]
+        if lists:
+            raise ValueError(
+                "Targets must be one for each row where predictions are, and no lists. Received: a ragged tensor"
+                + "".join(f" '{name}'" for name in lists if name)
+            )
+    return rows_of(targets)
+
+
 @BLOCKS.register("replace_masked_embeddings")
 @register
 class ReplaceMaskedEmbeddings(Block):

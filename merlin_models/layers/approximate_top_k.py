@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from merlin_models.layers.catalogue import NO_ID, as_candidates
-from merlin_models.layers.top_k import TopKPrediction, as_excluded
+from merlin_models.layers.top_k import TopKPrediction, as_excluded, check_rankable
 
 
 @keras.saving.register_keras_serializable(package="merlin_models")
@@ -57,6 +57,7 @@ class ApproximateTopK(keras.layers.Layer):
 
     def index(self, candidates: Any, identifiers: Any = None) -> ApproximateTopK:
         """Takes a catalogue in the place of the one before; as of :class:`BruteForceTopK`, but of any size."""
+        check_rankable(candidates, identifiers)
         candidates, identifiers = as_candidates(candidates, identifiers)
         self._check_k(len(candidates))
         faiss = _faiss()
@@ -93,7 +94,9 @@ class ApproximateTopK(keras.layers.Layer):
         queries = np.ascontiguousarray(ops.convert_to_numpy(queries), np.float32)
         if queries.ndim != 2 or queries.shape[1] != self._graph.d:
             raise ValueError(f"queries must have the shape (batch, {self._graph.d}). Received: {queries.shape}")
-        unwanted = np.zeros((len(queries), 0)) if exclude is None else ops.convert_to_numpy(as_excluded(exclude))
+        unwanted = np.zeros((len(queries), 0))
+        if exclude is not None:
+            unwanted = ops.convert_to_numpy(as_excluded(exclude, len(queries)))
         number = min(self.k + unwanted.shape[1], self.num_candidates)
         options = _faiss().SearchParametersHNSW(efSearch=max(self._sizes["ef_search"], number))
         scores, found = self._graph.search(queries, number, params=options)

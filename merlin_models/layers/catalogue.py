@@ -143,7 +143,7 @@ def as_candidates(candidates: Any, identifiers: Any) -> tuple[np.ndarray, np.nda
     """Vectors (candidates, dim) float32 and identifiers (candidates,) int64, in the order of identifiers.
 
     Raises:
-        ValueError: if shapes differ from these, identifiers are not integers, or occur twice.
+        ValueError: if shapes differ from these, identifiers are not integers, are 2**63 or more, or occur twice.
     """
     candidates = np.asarray(ops.convert_to_numpy(candidates), np.float32)
     if candidates.ndim != 2:
@@ -154,8 +154,9 @@ def as_candidates(candidates: Any, identifiers: Any) -> tuple[np.ndarray, np.nda
         raise ValueError(
             f"identifiers must be integers of the shape ({number},). Received: {identifiers.dtype} {identifiers.shape}"
         )
-    order = np.argsort(identifiers.reshape(-1), kind="stable")
-    identifiers = identifiers.reshape(-1)[order].astype(np.int64)
+    identifiers = as_int64("identifiers", identifiers.reshape(-1))
+    order = np.argsort(identifiers, kind="stable")
+    identifiers = identifiers[order]
     repeated = identifiers[1:][identifiers[1:] == identifiers[:-1]]
     if len(repeated):
         raise ValueError(
@@ -163,6 +164,13 @@ def as_candidates(candidates: Any, identifiers: Any) -> tuple[np.ndarray, np.nda
             f"Received twice: {repeated[:5].tolist()}"
         )
     return candidates[order], identifiers
+
+
+def as_int64(name: str, ids: np.ndarray) -> np.ndarray:
+    """Integers as int64. Raises ValueError for those from 2**63, which would become negative ones."""
+    if ids.dtype.kind == "u" and ids.size and ids.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"{name} must be less than 2**63. Received: {ids.max()}")
+    return ids.astype(np.int64, copy=False)
 
 
 def pad_lists(ids: Any, padding_id: int = NO_ID) -> Any:
@@ -174,6 +182,7 @@ def pad_lists(ids: Any, padding_id: int = NO_ID) -> Any:
 
     Raises:
         TypeError: if they are not integers.
+        ValueError: for NumPy's integers from 2**63.
 
     Example:
         >>> from merlin_models.layers.catalogue import pad_lists
@@ -190,8 +199,10 @@ def pad_lists(ids: Any, padding_id: int = NO_ID) -> Any:
             raise TypeError(f"Identifiers must be integers. Received kinds: {sorted(kinds)}")
         padded = np.full((len(rows), max(map(len, rows), default=0)), padding_id, np.int64)
         for index, row in enumerate(rows):
-            padded[index, : len(row)] = row
+            padded[index, : len(row)] = as_int64("Identifiers", row)
         ids = padded
+    elif isinstance(ids, np.ndarray) and ids.dtype.kind == "u":
+        ids = as_int64("Identifiers", ids)
     ids = ops.convert_to_tensor(ids)
     if "int" not in keras.backend.standardize_dtype(ids.dtype):
         raise TypeError(f"Identifiers must be integers. Received: {keras.backend.standardize_dtype(ids.dtype)}")

@@ -73,6 +73,15 @@ class BruteForceTopK(Catalogue):
             raise ValueError(f"capacity must be at least k = {k}. Received: {capacity}")
         self._k = k
 
+    def index(self, candidates: Any, identifiers: Any = None) -> BruteForceTopK:
+        """As of :class:`Catalogue`.
+
+        Raises:
+            ValueError: as there; for NaN or infinity among the candidates; for the identifier -1, which stands for none.
+        """
+        check_rankable(candidates, identifiers)
+        return super().index(candidates, identifiers)
+
     @property
     def k(self) -> int:
         """How many candidates a query gets."""
@@ -99,7 +108,7 @@ class BruteForceTopK(Catalogue):
             raise ValueError(f"queries must have the shape (batch, {dim}). Received: {tuple(queries.shape)}")
         queries = ops.cast(queries, self.compute_dtype)
         embeddings = ops.convert_to_tensor(self.embeddings)
-        hidden = None if exclude is None else self.places_of(as_excluded(exclude))
+        hidden = None if exclude is None else self.places_of(as_excluded(exclude, queries.shape[0]))
         chunk = min(self.chunk_size, rows)
         batch = ops.shape(queries)[0]
 
@@ -135,24 +144,38 @@ class BruteForceTopK(Catalogue):
         return {**super().get_config(), "k": self.k}
 
 
-def as_excluded(exclude: Any) -> Any:
+def as_excluded(exclude: Any, batch: int | None) -> Any:
     """Identifiers that queries must not get, as (batch, any number) int64.
 
     Raises:
-        ValueError: for another rank.
+        ValueError: for another rank, or another number of rows than ``batch`` where both are known.
         TypeError: if they are not integers.
     """
     exclude = pad_lists(exclude)
     if len(exclude.shape) != 2:
         raise ValueError(f"exclude must have the shape (batch, any number). Received: {tuple(exclude.shape)}")
+    if None not in (batch, exclude.shape[0]) and exclude.shape[0] != batch:
+        raise ValueError(f"exclude must have a row for each of {batch} queries. Received: {tuple(exclude.shape)}")
     return exclude
+
+
+def check_rankable(candidates: Any, identifiers: Any = None) -> None:
+    """Raises ValueError for candidates that have no place in an order, and for the identifier that stands for none."""
+    finite = np.isfinite(np.asarray(ops.convert_to_numpy(candidates), np.float32))
+    if not finite.all():
+        rows = np.flatnonzero(~finite.reshape(len(finite), -1).all(axis=1))
+        raise ValueError(
+            f"candidates must be finite. Received: NaN or infinity in {len(rows)} of them, at {rows[:5].tolist()}"
+        )
+    if identifiers is not None and np.any(np.asarray(ops.convert_to_numpy(identifiers)) == NO_ID):
+        raise ValueError(f"identifiers must not have {NO_ID}, which stands for none. Received: {NO_ID}")
 
 
 def _without(scores: Any, places: Any) -> Any:
     """Scores (batch, chunk) with -inf at places (batch, any number), as far as these are in the chunk."""
     batch, chunk = ops.shape(scores)[0], scores.shape[1]
     places = ops.where((places >= 0) & (places < chunk), places, chunk)
-    rows = ops.broadcast_to(ops.expand_dims(ops.arange(batch, dtype="int32"), 1), ops.shape(places))
+    rows = ops.broadcast_to(ops.expand_dims(ops.arange(batch, dtype="int32"), 1), (batch, ops.shape(places)[1]))
     indices = ops.reshape(ops.stack([rows, places], axis=-1), (-1, 2))
     # Places elsewhere go to one more column.
     wider = ops.pad(scores, [[0, 0], [0, 1]])

@@ -93,6 +93,7 @@ def select_columns(
             cats = cats if cat_names is not None else tuple(name for name in cats if name not in labels)
             conts = conts if cont_names is not None else tuple(name for name in conts if name not in labels)
     features = cats + conts + others
+    _require_unique(features + labels, available)
     _require_known("cat_names, cont_names, feature_columns", features, available)
     _require_known("label_names", labels, available)
     if len(set(features)) != len(features):
@@ -199,6 +200,14 @@ def _names(argument: str, names: Iterable[str]) -> tuple[str, ...]:
     if len(set(names)) != len(names):
         raise ValueError(f"{argument} must name each column once. Received: {list(names)}.")
     return names
+
+
+def _require_unique(names: Iterable[str], available: pa.Schema) -> None:
+    repeated = sorted({name for name in names if available.names.count(name) > 1})
+    if repeated:
+        raise ValueError(
+            f"Columns that are read must have unique names. Received twice: {repeated} of {available.names}."
+        )
 
 
 def _require_known(argument: str, names: Iterable[str], available: pa.Schema) -> None:

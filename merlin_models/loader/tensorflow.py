@@ -247,6 +247,14 @@ class KerasSequenceLoader(keras.utils.PyDataset):
                 self._shared.close()
                 self._shared = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle and copy: without what is being read."""
+        with self._lock:
+            return {**self.__dict__, "_lock": None, "_shared": None, "_in_epoch": False}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.RLock(), _maps=list(state["_maps"]))
+
     def map(self, fn: Callable) -> KerasSequenceLoader:
         """Applies `fn(features, labels)` to each batch, after the functions given before; returns the loader.
 

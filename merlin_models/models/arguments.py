@@ -51,6 +51,49 @@ def check_class_weight(tasks: Sequence[PredictionTask], x: Any, class_weight: An
         )
 
 
+def targets_beside_weights(x: Any, y: Any, weights: Mapping[str, Any], tasks: Sequence[PredictionTask]) -> Any:
+    """The targets; where y is None and there are weights, which Keras drops then, those among the features, or ones.
+
+    Args:
+        weights: name of an argument -> its value, or None.
+
+    Raises:
+        ValueError: for weights without y, where a task must have targets and the features have not all of them.
+    """
+    given = [name for name, weight in weights.items() if weight is not None]
+    if y is not None or not given or not isinstance(x, Mapping):
+        return y
+    names = [task.target_name for task in tasks]
+    if None in names or not all(name in x for name in names):
+        if len(tasks) == 1 and tasks[0].targets_are_optional:
+            return np.ones(next(iter(x.values())).shape[0], np.float32)
+        raise ValueError(
+            f"{given[0]} must come with y, or with all targets {names} among the features. Received: y=None"
+        )
+    return x[names[0]] if len(names) == 1 else {name: x[name] for name in names}
+
+
+def check_rows(*data: Any) -> None:
+    """Raises ValueError for arrays of different lengths, and for data without rows or batches."""
+    for x in data:
+        x = x[0] if isinstance(x, tuple | list) and x else x
+        if isinstance(x, KerasSequenceLoader) and not len(x):
+            raise ValueError(
+                "A loader must have at least one batch. Received: none, of its rows with "
+                f"batch_size={x.batch_size}, drop_last={x.drop_last}"
+            )
+        if not isinstance(x, Mapping):
+            continue
+        shapes = {name: getattr(value, "shape", None) for name, value in x.items()}
+        lengths = {name: shape[0] for name, shape in shapes.items() if shape is not None and len(shape)}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"Features must have one length. Received: {lengths}")
+        if lengths and not next(iter(lengths.values())):
+            raise ValueError(
+                "x must have at least one row; the model itself and batch_predict() take none, too. Received: no row"
+            )
+
+
 def columns_of(x: Any, schema: Schema | None, also: Sequence[str | None] = ()) -> Any:
     """Features as Keras takes them: of a DataFrame a dictionary, without entries that are no numbers and that nothing reads.
 

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from merlin_models.blocks.inputs import TARGET_TAGS
+from merlin_models.layers.catalogue import as_int64
 from merlin_models.schema import ColumnSchema, Schema, Tags
 
 
@@ -77,7 +78,7 @@ def ids_of(features: Mapping[str, Any], name: str) -> np.ndarray:
     """A column of ids as (batch,) int64.
 
     Raises:
-        ValueError: if the features do not have it, or it has several ids a row.
+        ValueError: if the features do not have it, it has several ids a row, or ids from 2**63.
     """
     if name not in features:
         raise ValueError(f"Data must have the ids '{name}'. Received: {sorted(features)}")
@@ -86,7 +87,7 @@ def ids_of(features: Mapping[str, Any], name: str) -> np.ndarray:
         raise ValueError(
             f"The ids '{name}' must be integers of the shape (batch,) or (batch, 1). Received: {ids.dtype} {ids.shape}"
         )
-    return ids.reshape(-1).astype(np.int64)
+    return as_int64(f"The ids '{name}'", ids.reshape(-1))
 
 
 def warn_of_random_order(data: Any) -> None:

@@ -11,7 +11,7 @@ from keras import ops
 from merlin_models.blocks.base import register
 from merlin_models.blocks.combinators import SequentialBlock, features_of, run_in_sequence
 from merlin_models.blocks.inputs import InputBlock
-from merlin_models.blocks.positions import rows_of, split_positions
+from merlin_models.blocks.positions import rows_of, split_positions, target_rows
 from merlin_models.blocks.symbolic import SymbolicBuild, shapes_of_schema
 from merlin_models.layers import EmbeddingBag, EmbeddingBagCollection
 from merlin_models.models.batch_prediction import batch_predict
@@ -28,6 +28,7 @@ from merlin_models.optimizers import (
     row_sparse_of,
     with_row_sparse,
 )
+from merlin_models.optimizers.devices import check_one_device
 from merlin_models.schema import Schema
 from merlin_models.tasks import ParallelPredictionBlock, PredictionTask, computing_loss, tasks_of, with_weights_of
 
@@ -182,7 +183,9 @@ class Model(SavedWithSchemas, Exportable, Freezing, PreparedSteps, RowSparseTrai
         Raises:
             ValueError: for another embedding_optimizer, or one that contradicts an ``optimizer`` that is a RowSparse; for
                 "autoclustering" with ``run_eagerly``, or on another backend than TensorFlow.
+            NotImplementedError: under a ``tf.distribute`` strategy other than ``OneDeviceStrategy``.
         """
+        check_one_device("A Model", self.distribute_strategy)
         clustered = jit_compile == "autoclustering"
         if clustered and (run_eagerly or keras.backend.backend() != "tensorflow"):
             raise ValueError(
@@ -241,7 +244,8 @@ class Model(SavedWithSchemas, Exportable, Freezing, PreparedSteps, RowSparseTrai
         training: bool = True,
     ) -> Any:
         """The weighted sum of the tasks' losses, and the regularization losses."""
-        y, y_pred, sample_weight = rows_of((y, y_pred, sample_weight))
+        y = target_rows(y, x, y_pred)
+        y_pred, sample_weight = rows_of((y_pred, sample_weight))
         regularization = ops.zeros((), dtype=keras.config.floatx())
         for loss in self.losses:
             loss = ops.sum(ops.cast(loss, keras.config.floatx()))
@@ -250,7 +254,8 @@ class Model(SavedWithSchemas, Exportable, Freezing, PreparedSteps, RowSparseTrai
         return self._objective.compute_loss(x, y, y_pred, sample_weight, regularization, training)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
-        y, y_pred, sample_weight = rows_of((y, y_pred, sample_weight))
+        y = target_rows(y, x, y_pred)
+        y_pred, sample_weight = rows_of((y_pred, sample_weight))
         sample_weight = self._objective.sample_weights(x, y, sample_weight)
         self._now_and_then(lambda: self._objective.update_metrics(y, y_pred, sample_weight))
         return self.get_metrics_result()

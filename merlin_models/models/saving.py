@@ -69,6 +69,21 @@ class SavedWhole:
         with replacing(filepath, _bytes_of(self)) as part, contextlib.closing(HDF5File(part)) as file:
             super().save_weights(file)
 
+    def load_weights(self, filepath: str | os.PathLike, skip_mismatch: bool = False, **kwargs: Any) -> None:
+        """Reads what :meth:`save_weights` wrote: the weights, and the optimizer's state where this model has that optimizer.
+
+        Args:
+            filepath, skip_mismatch, **kwargs: of Keras.
+
+        Raises:
+            OSError: if the file is damaged.
+            ValueError: if it is that of another model. Weights before the first that does not fit have changed then.
+        """
+        optimizer = getattr(self, "optimizer", None)
+        if self.built and optimizer is not None and not optimizer.built:
+            optimizer.build(self.trainable_variables)  # otherwise Keras leaves its state out
+        super().load_weights(filepath, skip_mismatch=skip_mismatch, **kwargs)
+
 
 class SavedWithSchemas(SavedWhole):
     """A mixin for ``Model``: saving as a folder, beside Keras' files."""

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-NO_ID = -1
+from merlin_models.layers.catalogue import NO_ID, as_int64
 
 
 class SeenItems:
     """The items of each user, from interactions.
 
     Args:
-        users, items: integers of one length, an interaction each; repeated pairs count once.
+        users, items: integers of one length, less than 2**63, an interaction each; repeated pairs count once.
 
     Example:
         >>> from merlin_models.models.seen import SeenItems
@@ -84,4 +84,4 @@ def _ids(name: str, values: Any) -> np.ndarray:
     values = np.asarray(values)
     if values.size and values.dtype.kind not in "iu":
         raise TypeError(f"{name} must be integers. Received: {values.dtype}")
-    return values.reshape(-1).astype(np.int64)
+    return as_int64(name, values.reshape(-1))

@@ -16,7 +16,9 @@ from merlin_models.models.arguments import (
     arguments_of,
     check_class_weight,
     check_labels,
+    check_rows,
     columns_of,
+    targets_beside_weights,
     targets_of_frame,
 )
 from merlin_models.models.batches import warn_of_random_order
@@ -65,9 +67,11 @@ class PreparedSteps:
             check_labels(self.prediction_tasks, x, given.get("validation_data"))
         if not isinstance(train_metrics_steps, int) or train_metrics_steps < 0:
             raise ValueError(f"train_metrics_steps must be an integer, 0 or more. Received: {train_metrics_steps!r}")
-        given["x"], given["y"] = self._data_of(x, y, pre)
+        weights = {name: given.get(name) for name in ("sample_weight", "class_weight")}
+        given["x"], given["y"] = self._data_of(x, y, pre, **weights)
         if "validation_data" in given:
             given["validation_data"] = self._validation_data_of(given["validation_data"], pre)
+        check_rows(given["x"], given.get("validation_data"))
         if train_metrics_steps != 1 and self._step_options.batches is None:
             self._step_options.batches = keras.Variable(0, trainable=False, dtype="int64", name="batches")
         with self._options(pre=pre, test_pre=pre, metrics_steps=train_metrics_steps):
@@ -87,7 +91,9 @@ class PreparedSteps:
             return super().evaluate(x, y, *args, **kwargs)
         if pre is None:
             check_labels(self.prediction_tasks, x)
-        x, y = self._data_of(x, y, pre)
+        given = arguments_of(keras.Model.evaluate, x, y, *args, **kwargs)
+        x, y = self._data_of(x, y, pre, sample_weight=given.get("sample_weight"))
+        check_rows(x)
         with self._options(test_pre=pre):
             return super().evaluate(x, y, *args, **kwargs)
 
@@ -104,20 +110,23 @@ class PreparedSteps:
         warn_of_random_order(x)
         with self._options(predict_pre=pre):
             x = x if pre is not None and isinstance(x, Mapping) else columns_of(x, self.schema)
+            check_rows(x)
             return super().predict(x, *args, **kwargs)
 
-    def _data_of(self, x: Any, y: Any, pre: Any) -> tuple[Any, Any]:
+    def _data_of(self, x: Any, y: Any, pre: Any, **weights: Any) -> tuple[Any, Any]:
         tasks = self.prediction_tasks
         if pre is not None and isinstance(x, Mapping):  # which may read any of them
-            return x, targets_of_frame(y, tasks)
-        also = [task.sample_weight.weight_column_name for task in tasks if task.sample_weight is not None]
-        targets = [task.target_name for task in tasks] if y is None else []
-        return columns_of(x, self.schema, [*also, *targets]), targets_of_frame(y, tasks)
+            features = x
+        else:
+            also = [task.sample_weight.weight_column_name for task in tasks if task.sample_weight is not None]
+            targets = [task.target_name for task in tasks] if y is None else []
+            features = columns_of(x, self.schema, [*also, *targets])
+        return features, targets_beside_weights(features, targets_of_frame(y, tasks), weights, tasks)
 
     def _validation_data_of(self, data: Any, pre: Any) -> Any:
         if isinstance(data, tuple | list):
             x, y, *weights = data if len(data) > 1 else (*data, None)
-            return (*self._data_of(x, y, pre), *weights)
+            return (*self._data_of(x, y, pre, sample_weight=weights[0] if weights else None), *weights)
         return self._data_of(data, None, pre)[0]
 
     @contextlib.contextmanager

@@ -16,6 +16,7 @@ from keras import ops
 from merlin_models.ops.bags import Bags
 from merlin_models.ops.lookups import LookupOutput
 from merlin_models.ops.update_rule import UpdateRule
+from merlin_models.optimizers.devices import check_one_device
 from merlin_models.optimizers.rules import EmbeddingOptimizer, keras_like, rule_like, why_no_rule
 from merlin_models.optimizers.table_steps import Contribution, Table, contribution_of, update_tables
 
@@ -69,7 +70,7 @@ class RowSparse(StepsRows, keras.optimizers.Optimizer):
     Raises:
         ValueError: if ``optimizer`` is a wrapper itself; as Keras', when applied without any gradient.
         TypeError: if ``embeddings`` is no EmbeddingOptimizer.
-        NotImplementedError: when applied under a ``tf.distribute`` strategy.
+        NotImplementedError: when applied under a ``tf.distribute`` strategy other than ``OneDeviceStrategy``.
 
     Example:
         >>> import keras, numpy as np
@@ -247,10 +248,7 @@ class RowSparse(StepsRows, keras.optimizers.Optimizer):
             trainable_variables: variables, and ``LookupOutput`` objects that stand for the outputs of recorded lookups
                 (see ``merlin_models.ops.record_lookups``).
         """
-        if tf.distribute.has_strategy():
-            raise NotImplementedError(
-                f"RowSparse runs on one device. Received: {type(tf.distribute.get_strategy()).__name__}"
-            )
+        check_one_device("RowSparse")
         variables = self._trainable_variables if trainable_variables is None else list(trainable_variables)
         if not self.built:
             with keras.name_scope(self.name, caller=self):

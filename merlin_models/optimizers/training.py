@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from merlin_models.ops.lookups import record_lookups
+from merlin_models.optimizers.devices import check_one_device
 from merlin_models.optimizers.row_sparse import row_sparse_of
 
 
@@ -34,8 +35,9 @@ class RowSparseTraining:
 
     def train_step(self, data: Any) -> dict[str, Any]:
         optimizer = row_sparse_of(self.optimizer)
-        if optimizer is None or tf.distribute.has_strategy():
+        if optimizer is None:
             return super().train_step(data)
+        check_one_device("RowSparse")
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         with tf.GradientTape() as tape:
             with record_lookups(tape, optimizer.takes) as recorder:

@@ -113,6 +113,7 @@ class PredictionTask(Block):
 
     takes_bias: ClassVar[bool] = False
     has_own_loss: ClassVar[bool] = False
+    targets_are_optional: ClassVar[bool] = False  # then ones are as none
     default_loss: ClassVar[str] = ""
     default_metrics: ClassVar[tuple[Any, ...]] = ()
     target_tag: ClassVar[Tags] = Tags.TARGET
@@ -220,6 +221,9 @@ class PredictionTask(Block):
                 f"Targets of task '{self.task_name}' must have the shape of its predictions, {shapes[1]}, "
                 f"or that without the last axis. Received: {shapes[0]}"
             )
+        if any(None in shape[1:] for shape in shapes):  # losses would broadcast one to the other
+            with keras.name_scope("targets_must_have_the_shape_of_predictions"):
+                targets = ops.reshape(targets, ops.shape(predictions))
         return targets, predictions
 
     def targets_for(self, consumer: Any, targets: Any, predictions: Any) -> Any:

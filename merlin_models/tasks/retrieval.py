@@ -80,6 +80,7 @@ class ItemRetrievalTask(PredictionTask):
     """
 
     has_own_loss = True
+    targets_are_optional = True
     default_loss = "categorical_crossentropy"
 
     def __init__(

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
+import threading
+import time
+import urllib.request
 
 import numpy as np
 import pandas as pd
@@ -131,6 +136,55 @@ def test_no_request(client, text):
 def test_what_python_does_not_read(client, text):
     answer = asked(client, text)
     assert (answer.status_code, answer.json()) == (400, {"detail": "There was an error parsing the body"})
+
+
+def test_bodies_that_are_too_large(client):
+    request = json.dumps({"rows": [ROW]}).encode()
+    for more, status in ((0, 200), (1, 413)):
+        text = request + (serve_movielens.MOST_BYTES - len(request) + more) * b" "
+        parts = [text[start : start + 2**20] for start in range(0, len(text), 2**20)]
+        for content in (text, iter(parts)):  # the second has no Content-Length
+            answer = asked(client, content)
+            assert answer.status_code == status
+            if status == 413:
+                (error,) = answer.json()["detail"]
+                assert (error["loc"], error["msg"]) == (["body"], "A body should have at most 16777216 bytes")
+    assert asked(client, request).status_code == 200
+
+
+def test_the_server_ends_while_clients_are_slow(raw_model, monkeypatch):
+    """The rest of a request never comes: uvicorn waits for it for ever, unless it is told how long."""
+    uvicorn = pytest.importorskip("uvicorn", reason="needs uvicorn: the extra 'serving'")
+    servers, told_to_end = [], threading.Event()
+
+    class Server(uvicorn.Server):
+        def __init__(self, config):
+            super().__init__(config)
+            servers.append(self)
+
+        async def shutdown(self, sockets=None):
+            told_to_end.set()
+            await super().shutdown(sockets)
+
+    monkeypatch.setitem(uvicorn.run.__globals__, "Server", Server)
+    monkeypatch.setattr(serve_movielens, "LAST_SECONDS", 1)
+    monkeypatch.setattr(serve_movielens, "load_with_workflow", lambda folder: raw_model)
+    with contextlib.closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    thread = threading.Thread(target=serve_movielens.main, args=(["serve", "--port", str(port)],), daemon=True)
+    thread.start()
+    while not (servers and servers[0].started):
+        assert thread.is_alive()
+        time.sleep(0.01)
+    with socket.create_connection(("127.0.0.1", port)) as slow:
+        slow.sendall(b"POST /predict HTTP/1.1\r\nHost: here\r\nContent-Length: 100\r\n\r\n{")
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=30) as answer:
+            assert answer.status == 200
+        servers[0].should_exit = True
+        thread.join(timeout=30)
+        assert told_to_end.is_set()
+        assert not thread.is_alive()
 
 
 def test_nulls(client, raw_model):

@@ -6,6 +6,7 @@ import doctest
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 from loader_data import rows_of, small_table
@@ -297,3 +298,16 @@ def test_docstring_examples():
     results = doctest.testmod(loader_module)
     assert results.attempted >= 7
     assert results.failed == 0
+
+
+@pytest.mark.parametrize("names", [["a", "a", "y"], ["a", "y", "y"]])
+def test_names_that_occur_twice(tmp_path, names):
+    table = pa.table([pa.array([1, 2]), pa.array([3, 4]), pa.array([0, 1])], names=names)
+    pq.write_table(table, tmp_path / "rows.parquet")
+    message = rf"Columns that are read must have unique names\. Received twice: \['{max(names, key=names.count)}'\]"
+    for data in (table, str(tmp_path / "rows.parquet")):
+        with pytest.raises(ValueError, match=message):
+            KerasSequenceLoader(data, 2, label_names=["y"])
+    others = table.append_column("b", pa.array([5, 6]))
+    loader = KerasSequenceLoader(others, 2, cat_names=["b"], label_names=["y" if names.count("y") == 1 else "b"])
+    assert sorted(loader.peek()[0]["b"].numpy()[:, 0]) == [5, 6]

@@ -194,3 +194,36 @@ def test_a_retrieval_task_takes_its_weights_by_name():
         with pytest.raises(ValueError, match=r"must have the target 'b' of task 'b/item_retrieval_task'"):
             model.evaluate(loader("r", "u"), verbose=0, **options)
     model.fit(loader("r", "b"), shuffle=False, verbose=0)
+
+
+@pytest.mark.parametrize("targets", [[], ["b"], ["b", "r"]], ids=["no target", "one", "two"])
+def test_sample_weights_without_y(targets):
+    """Keras drops them: of what is no tuple it takes features alone."""
+    data, weights = frame(), np.linspace(0, 2, 64, dtype=np.float32)
+    x = {name: data[name].to_numpy() for name in ("u", *targets)}
+    if targets == ["b", "r"]:
+        model, y = both(), {name: x[name] for name in targets}
+    elif targets:
+        model, y = model_of(ml.BinaryClassificationTask("b")), x["b"]
+    else:
+        columns = [ml.ColumnSchema.create_categorical("u", 20, tags=[ml.Tags.USER_ID])]
+        columns += [ml.ColumnSchema.create_categorical("i", 20, tags=[ml.Tags.ITEM_ID])]
+        model, y = ml.MatrixFactorizationModel(ml.Schema(columns), dim=4), np.ones(64)
+        model.compile("adam")
+        x["i"] = (x["u"] * 7) % 20 + 1
+    options = {"verbose": 0, "sample_weight": weights}
+    weighted = model.evaluate(x, y, **options)
+    assert weighted != model.evaluate(x, y, verbose=0)
+    if targets == ["b"]:
+        with pytest.raises(ValueError, match=r"sample_weight must come with y, .* \['b'\] .*Received: y=None"):
+            model.evaluate({"u": x["u"]}, **options)
+        with pytest.raises(ValueError, match=r"class_weight must come with y"):
+            model.fit({"u": x["u"]}, class_weight={0: 1.0, 1: 2.0}, verbose=0)
+        with pytest.raises(ValueError, match=r"sample_weight must come with y"):
+            model.fit(x, y, validation_data=({"u": x["u"]}, None, weights), verbose=0)
+        assert model.fit(x, class_weight={0: 0.0, 1: 0.0}, verbose=0).history["loss"] == [0.0]
+        weighted = model.evaluate(x, y, **options)
+    assert model.evaluate(x, **options) == pytest.approx(weighted)
+    assert np.isfinite(model.fit(x, validation_data=(x, None, weights), **options).history["val_loss"]).all()
+    nothing = {**options, "sample_weight": 0 * weights}
+    assert model.evaluate(x, **nothing)[0] == model.fit(x, **nothing).history["loss"][0] == 0

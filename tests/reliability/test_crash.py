@@ -44,6 +44,21 @@ def test_from_a_file(tmp_path, optimizer):
     assert_same_state(second, whole)
 
 
+@pytest.mark.parametrize("optimizer", ["adam", schedule])
+def test_from_weights(tmp_path, optimizer):
+    """Of a model that is compiled, and has not been trained."""
+    make, (features, targets) = optimizer if callable(optimizer) else lambda: optimizer, rows()
+    options = {"batch_size": 32, "shuffle": False, "verbose": 0}
+    whole = small_model(make(), dropout=0.3)
+    whole.fit(features, targets, **options)
+    whole.save_weights(tmp_path / "model.weights.h5")
+    whole.fit(features, targets, **options)
+    second = small_model(make(), dropout=0.3, seed=99)
+    second.load_weights(tmp_path / "model.weights.h5")
+    second.fit(features, targets, **options)
+    assert_same_state(second, whole)
+
+
 class Interrupt(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         if epoch == 2:
