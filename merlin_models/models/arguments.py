@@ -51,6 +51,15 @@ def check_class_weight(tasks: Sequence[PredictionTask], x: Any, class_weight: An
         )
 
 
+def check_weights(x: Any, y: Any, sample_weight: Any = None) -> None:
+    """Raises ValueError for weights of arrays without targets: Keras leaves them out in silence."""
+    if y is None and sample_weight is not None and isinstance(x, Mapping):
+        raise ValueError(
+            "y must be given where sample_weight is, or targets be among the features; a task that needs none, such as "
+            "ItemRetrievalTask, takes np.ones(rows). Received: y=None"
+        )
+
+
 def columns_of(x: Any, schema: Schema | None, also: Sequence[str | None] = ()) -> Any:
     """Features as Keras takes them: of a DataFrame a dictionary, without entries that are no numbers and that nothing reads.
 
@@ -76,6 +85,11 @@ def columns_of(x: Any, schema: Schema | None, also: Sequence[str | None] = ()) -
         return x
     read = {*(x if schema is None else schema.column_names), *also}
     return {name: _numbers(name, value) for name, value in x.items() if name in read or _holds_numbers(value)}
+
+
+def targets_among(x: Mapping[str, Any], tasks: Sequence[PredictionTask]) -> dict[str, Any] | None:
+    """The targets among features, a dictionary by name; None if there is none."""
+    return {task.target_name: x[task.target_name] for task in tasks if task.target_name in x} or None
 
 
 def targets_of_frame(y: Any, tasks: Sequence[PredictionTask]) -> Any:

@@ -16,7 +16,9 @@ from merlin_models.models.arguments import (
     arguments_of,
     check_class_weight,
     check_labels,
+    check_weights,
     columns_of,
+    targets_among,
     targets_of_frame,
 )
 from merlin_models.models.batches import warn_of_random_order
@@ -50,13 +52,16 @@ class PreparedSteps:
             x: a loader, a DataFrame, a dictionary from feature to array, or other batches of such dictionaries. Columns that
                 are no numbers and that the model does not read are left out, of a dictionary only without ``pre``.
             y, *args, **kwargs: of Keras; y may also be a DataFrame. Without y, features whose name is a task's target are
-                the targets.
+                the targets, to which ``sample_weight`` and ``class_weight`` then belong.
             train_metrics_steps: the tasks' metrics see every n-th batch of training, and for 0 none. Losses are of all
                 batches.
             pre: what changes each batch of training, and of ``validation_data``, before the model: a layer or a function
                 that is called with the features, and with those of ``targets``, ``sample_weight``, ``training`` and
                 ``testing`` that it has arguments for. It returns features, ``(features, targets)``, ``(features, targets,
                 sample_weight)`` or a :class:`Prediction`. It is no part of the model and is not saved with it.
+
+        Raises:
+            ValueError: for weights of arrays without targets, which Keras would leave out in silence.
         """
         _check_pre(pre)
         given = arguments_of(keras.Model.fit, x, y, *args, **kwargs)
@@ -66,6 +71,9 @@ class PreparedSteps:
         if not isinstance(train_metrics_steps, int) or train_metrics_steps < 0:
             raise ValueError(f"train_metrics_steps must be an integer, 0 or more. Received: {train_metrics_steps!r}")
         given["x"], given["y"] = self._data_of(x, y, pre)
+        if given.get("class_weight") is not None and isinstance(given["y"], Mapping):
+            given["y"] = self.prediction_tasks[0].target_in(given["y"])  # Keras takes no dictionary with it
+        check_weights(given["x"], given["y"], given.get("sample_weight"))
         if "validation_data" in given:
             given["validation_data"] = self._validation_data_of(given["validation_data"], pre)
         if train_metrics_steps != 1 and self._step_options.batches is None:
@@ -88,6 +96,7 @@ class PreparedSteps:
         if pre is None:
             check_labels(self.prediction_tasks, x)
         x, y = self._data_of(x, y, pre)
+        check_weights(x, y, arguments_of(keras.Model.evaluate, x, y, *args, **kwargs).get("sample_weight"))
         with self._options(test_pre=pre):
             return super().evaluate(x, y, *args, **kwargs)
 
@@ -112,12 +121,17 @@ class PreparedSteps:
             return x, targets_of_frame(y, tasks)
         also = [task.sample_weight.weight_column_name for task in tasks if task.sample_weight is not None]
         targets = [task.target_name for task in tasks] if y is None else []
-        return columns_of(x, self.schema, [*also, *targets]), targets_of_frame(y, tasks)
+        x = columns_of(x, self.schema, [*also, *targets])
+        if y is None and pre is None and isinstance(x, Mapping):
+            y = targets_among(x, tasks)
+        return x, targets_of_frame(y, tasks)
 
     def _validation_data_of(self, data: Any, pre: Any) -> Any:
         if isinstance(data, tuple | list):
             x, y, *weights = data if len(data) > 1 else (*data, None)
-            return (*self._data_of(x, y, pre), *weights)
+            x, y = self._data_of(x, y, pre)
+            check_weights(x, y, *weights)
+            return x, y, *weights
         return self._data_of(data, None, pre)[0]
 
     @contextlib.contextmanager
@@ -180,7 +194,7 @@ class PreparedSteps:
         if pre is not None:
             x, y, sample_weight = run_pre(pre, x, y, sample_weight, training=training, testing=not training)
         if y is None and isinstance(x, Mapping):
-            y = {task.target_name: x[task.target_name] for task in self.prediction_tasks if task.target_name in x}
+            y = targets_among(x, self.prediction_tasks)
         y = None if isinstance(y, Mapping) and not y else y
         return x, y, sample_weight
 

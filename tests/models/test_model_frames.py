@@ -80,6 +80,56 @@ def test_targets_of_several_tasks_in_a_frame():
         assert model.evaluate(data, y, verbose=0, return_dict=True) == pytest.approx(expected)
 
 
+def binary_losses(model, data):
+    scores, targets = model.predict(data, verbose=0)[:, 0], data["b"].to_numpy()
+    return -(targets * np.log(scores) + (1 - targets) * np.log(1 - scores))
+
+
+def test_weights_belong_to_the_targets_of_a_frame():
+    model, data = model_of(), frame()
+    weights = np.linspace(0, 3, 64)
+    expected = np.mean(weights * binary_losses(model, data))
+    for y in (data["b"], data[["b"]], None):
+        for given in (weights, pd.Series(weights), {"b": weights}):
+            assert model.evaluate(data, y, sample_weight=given, verbose=0)[0] == pytest.approx(expected, rel=1e-5)
+    model.compile("sgd")
+    model.optimizer.learning_rate = 0.0
+    validation = data, None, weights
+    logs = model.fit(data, sample_weight=weights, validation_data=validation, batch_size=64, verbose=0).history
+    assert logs["loss"] == pytest.approx([expected], rel=1e-5)
+    assert logs["val_loss"] == pytest.approx([expected], rel=1e-5)
+    split = model.fit(data, sample_weight=weights, validation_split=0.25, batch_size=64, shuffle=False, verbose=0)
+    parts = weights * binary_losses(model, data)
+    assert split.history["loss"] == pytest.approx([parts[:48].mean()], rel=1e-5)
+    assert split.history["val_loss"] == pytest.approx([parts[48:].mean()], rel=1e-5)
+
+
+def test_weights_of_classes_belong_to_the_targets_of_a_frame():
+    model, data = model_of(), frame()
+    model.compile("sgd")
+    model.optimizer.learning_rate = 0.0
+    expected = np.mean(np.where(data["b"] == 1, 3.0, 1.0) * binary_losses(model, data))
+    for y in (data["b"], data[["b"]], {"b": data["b"].to_numpy()}, data[["b", "r"]], None):
+        logs = model.fit(data, y, class_weight={0: 1.0, 1: 3.0}, batch_size=64, verbose=0).history
+        assert logs["loss"] == pytest.approx([expected], rel=1e-5)
+
+
+def test_weights_without_targets():
+    schema = ml.Schema(
+        [ml.ColumnSchema.create_categorical(name, 20, tags=[tag]) for name, tag in [("u", "user_id"), ("i", "item_id")]]
+    )
+    model = ml.MatrixFactorizationModel(schema, dim=4)
+    model.compile("adam")
+    rows, weights = {"u": np.arange(1, 9), "i": np.arange(11, 19)}, np.arange(8.0)
+    for run in (model.fit, model.evaluate):
+        with pytest.raises(ValueError, match=r"y must be given where sample_weight is, .* Received: y=None"):
+            run(rows, sample_weight=weights, verbose=0)
+    with pytest.raises(ValueError, match="y must be given where sample_weight is"):
+        model.fit(rows, validation_data=(rows, None, weights), verbose=0)
+    logs = [model.evaluate(rows, np.ones(8), sample_weight=scale * weights, verbose=0)[0] for scale in (1, 2)]
+    assert logs[1] == pytest.approx(2 * logs[0], rel=1e-5)
+
+
 def test_rows_of_classes_in_a_frame():
     rows = pd.get_dummies(frame()["u"] % 3)
     model = model_of(ml.MultiClassClassificationTask("class", 3, loss="categorical_crossentropy"))
