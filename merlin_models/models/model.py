@@ -18,6 +18,7 @@ from merlin_models.models.batch_prediction import batch_predict
 from merlin_models.models.exporting import Exportable
 from merlin_models.models.freezing import Freezing
 from merlin_models.models.objective import Objective
+from merlin_models.models.optimizer_state import build_for_state, places_of_state
 from merlin_models.models.saving import SavedWithSchemas
 from merlin_models.models.steps import PreparedSteps
 from merlin_models.ops.clustering import clustering
@@ -320,15 +321,20 @@ class Model(SavedWithSchemas, Exportable, Freezing, PreparedSteps, RowSparseTrai
         if not config:
             return config
         # A rule is part of the optimizer's config.
-        own = {"embedding_optimizer": "dense"} if self._dense_tables else {}
+        own: dict[str, Any] = {"embedding_optimizer": "dense"} if self._dense_tables else {}
         if self._clustered:
             own["jit_compile"] = "autoclustering"
+        places = places_of_state(self)
+        if places is not None:
+            own["optimizer_state_of"] = places
         return {**config, **keras.saving.serialize_keras_object(self._objective.arguments), **own}
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
+        config = dict(config)
+        places = config.pop("optimizer_state_of", None)
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built:
-            self.optimizer.build(self.trainable_variables)
+            build_for_state(self, places)
 
 
 def _in_several_places(model: keras.Model) -> list[keras.layers.Layer]:
