@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from merlin_models.blocks.registry import get_block
+from merlin_models.blocks.sharing import apart_from_files, marking_shared_layers, reading_marks
 from merlin_models.blocks.symbolic import SymbolicBuild
 
 
@@ -222,8 +223,11 @@ class Block(SymbolicBuild, keras.layers.Layer):
 
 def copy_of(layer: Any, name: str | None = None) -> Any:
     """A new layer of the same configuration, with weights of its own; also with another name."""
-    config = layer.get_config()
-    return type(layer).from_config(config if name is None else {**config, "name": name})
+    with apart_from_files():
+        with marking_shared_layers(layer):
+            config = layer.get_config()
+        with reading_marks():
+            return type(layer).from_config(config if name is None else {**config, "name": name})
 
 
 def right_shift_layer(right: keras.layers.Layer, left: keras.layers.Layer | Sequence[str]) -> Any:

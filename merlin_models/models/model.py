@@ -12,6 +12,7 @@ from merlin_models.blocks.base import register
 from merlin_models.blocks.combinators import SequentialBlock, features_of, run_in_sequence
 from merlin_models.blocks.inputs import InputBlock
 from merlin_models.blocks.positions import rows_of, split_positions
+from merlin_models.blocks.sharing import marking_shared_layers, reading_marks
 from merlin_models.blocks.symbolic import SymbolicBuild, shapes_of_schema
 from merlin_models.layers import EmbeddingBag, EmbeddingBagCollection
 from merlin_models.models.batch_prediction import batch_predict
@@ -294,11 +295,8 @@ class Model(SavedWithSchemas, Exportable, Freezing, PreparedSteps, RowSparseTrai
         return self.prediction_tasks[0].task_name
 
     def get_config(self) -> dict[str, Any]:
-        for layer in _in_several_places(self):
-            # Keras marks what is shared when it comes to it for the second time, and by then a block around the first place
-            # has its copy. So each place here is a second one.
-            keras.saving.serialize_keras_object(layer)
-        blocks = [keras.saving.serialize_keras_object(block) for block in self.blocks]
+        with marking_shared_layers(self):
+            blocks = [keras.saving.serialize_keras_object(block) for block in self.blocks]
         return {
             "name": self.name,
             "trainable": self.trainable,
@@ -308,7 +306,7 @@ class Model(SavedWithSchemas, Exportable, Freezing, PreparedSteps, RowSparseTrai
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Model:
-        with keras.saving.custom_object_scope(custom_objects or {}):
+        with keras.saving.custom_object_scope(custom_objects or {}), reading_marks():
             config = keras.saving.deserialize_keras_object(dict(config))
         return cls(*config.pop("blocks"), **config)
 
@@ -335,16 +333,6 @@ class Model(SavedWithSchemas, Exportable, Freezing, PreparedSteps, RowSparseTrai
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built:
             build_for_state(self, places)
-
-
-def _in_several_places(model: keras.Model) -> list[keras.layers.Layer]:
-    """The layers that belong to several others, such as a table whose rows also score the output."""
-    parents: dict[int, set[int]] = {}
-    layers = {id(layer): layer for layer in model._flatten_layers()}
-    for parent in layers.values():
-        for child in parent._flatten_layers(include_self=False, recursive=False):
-            parents.setdefault(id(child), set()).add(id(parent))
-    return [layers[child] for child, of in parents.items() if len(of) > 1]
 
 
 def _with_tasks(blocks: Sequence[keras.layers.Layer]) -> list[keras.layers.Layer]:

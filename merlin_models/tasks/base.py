@@ -15,6 +15,7 @@ from keras import ops
 from merlin_models.blocks.aggregation import concat
 from merlin_models.blocks.base import Block, register
 from merlin_models.blocks.combinators import run_in_sequence
+from merlin_models.blocks.sharing import apart_from_files
 from merlin_models.blocks.symbolic import rank_of
 from merlin_models.schema import ColumnSchema, Schema, Tags
 from merlin_models.tasks.named_metrics import named_metric
@@ -322,7 +323,8 @@ def _renamed(metric: keras.metrics.Metric, prefix: str) -> keras.metrics.Metric:
     # Keras numbers the names that it makes itself: auc, auc_1, ...
     numbered = re.fullmatch(rf"{default}_\d+", metric.name) and not _named_by_arguments(metric)
     own = default if numbered else metric.name
-    return type(metric).from_config({**metric.get_config(), "name": f"{prefix}/{own}"})
+    with apart_from_files():
+        return type(metric).from_config({**metric.get_config(), "name": f"{prefix}/{own}"})
 
 
 def _named_by_arguments(metric: Any) -> bool:
