@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -51,13 +52,17 @@ def check_class_weight(tasks: Sequence[PredictionTask], x: Any, class_weight: An
         )
 
 
-def check_weights(x: Any, y: Any, sample_weight: Any = None) -> None:
-    """Raises ValueError for weights of arrays without targets: Keras leaves them out in silence."""
-    if y is None and sample_weight is not None and isinstance(x, Mapping):
-        raise ValueError(
-            "y must be given where sample_weight is, or targets be among the features; a task that needs none, such as "
-            "ItemRetrievalTask, takes np.ones(rows). Received: y=None"
-        )
+def targets_for_weights(x: Any, y: Any, sample_weight: Any, tasks: Sequence[PredictionTask]) -> Any:
+    """The targets, or where there are none those that weights of arrays need, as Keras leaves weights out without any.
+
+    Raises:
+        ValueError: for weights without targets where a task needs these.
+    """
+    if y is not None or sample_weight is None or not isinstance(x, Mapping):
+        return y
+    if any(task.needs_targets for task in tasks):
+        raise ValueError("y must be given where sample_weight is, or targets be among the features. Received: y=None")
+    return np.ones(len(keras.tree.flatten(sample_weight)[0]), np.float32)
 
 
 def columns_of(x: Any, schema: Schema | None, also: Sequence[str | None] = ()) -> Any:

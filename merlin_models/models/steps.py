@@ -16,9 +16,9 @@ from merlin_models.models.arguments import (
     arguments_of,
     check_class_weight,
     check_labels,
-    check_weights,
     columns_of,
     targets_among,
+    targets_for_weights,
     targets_of_frame,
 )
 from merlin_models.models.batches import warn_of_random_order
@@ -61,7 +61,7 @@ class PreparedSteps:
                 sample_weight)`` or a :class:`Prediction`. It is no part of the model and is not saved with it.
 
         Raises:
-            ValueError: for weights of arrays without targets, which Keras would leave out in silence.
+            ValueError: for ``sample_weight`` without targets where a task needs these: Keras would leave it out in silence.
         """
         _check_pre(pre)
         given = arguments_of(keras.Model.fit, x, y, *args, **kwargs)
@@ -73,7 +73,7 @@ class PreparedSteps:
         given["x"], given["y"] = self._data_of(x, y, pre)
         if given.get("class_weight") is not None and isinstance(given["y"], Mapping):
             given["y"] = self.prediction_tasks[0].target_in(given["y"])  # Keras takes no dictionary with it
-        check_weights(given["x"], given["y"], given.get("sample_weight"))
+        given["y"] = targets_for_weights(given["x"], given["y"], given.get("sample_weight"), self.prediction_tasks)
         if "validation_data" in given:
             given["validation_data"] = self._validation_data_of(given["validation_data"], pre)
         if train_metrics_steps != 1 and self._step_options.batches is None:
@@ -96,7 +96,8 @@ class PreparedSteps:
         if pre is None:
             check_labels(self.prediction_tasks, x)
         x, y = self._data_of(x, y, pre)
-        check_weights(x, y, arguments_of(keras.Model.evaluate, x, y, *args, **kwargs).get("sample_weight"))
+        weights = arguments_of(keras.Model.evaluate, x, y, *args, **kwargs).get("sample_weight")
+        y = targets_for_weights(x, y, weights, self.prediction_tasks)
         with self._options(test_pre=pre):
             return super().evaluate(x, y, *args, **kwargs)
 
@@ -130,7 +131,7 @@ class PreparedSteps:
         if isinstance(data, tuple | list):
             x, y, *weights = data if len(data) > 1 else (*data, None)
             x, y = self._data_of(x, y, pre)
-            check_weights(x, y, *weights)
+            y = targets_for_weights(x, y, weights[0] if weights else None, self.prediction_tasks)
             return x, y, *weights
         return self._data_of(data, None, pre)[0]
 

@@ -88,6 +88,7 @@ class PredictionTask(Block):
 
     takes_bias: ClassVar[bool] = False
     has_own_loss: ClassVar[bool] = False
+    needs_targets: ClassVar[bool] = True  # False: no targets are the same as ones
     default_loss: ClassVar[str] = ""
     default_metrics: ClassVar[tuple[Any, ...]] = ()
     target_tag: ClassVar[Tags] = Tags.TARGET

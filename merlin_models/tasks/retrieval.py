@@ -81,6 +81,7 @@ class ItemRetrievalTask(PredictionTask):
     """
 
     has_own_loss = True
+    needs_targets = False
     default_loss = "categorical_crossentropy"
 
     def __init__(

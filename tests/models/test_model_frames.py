@@ -115,19 +115,29 @@ def test_weights_of_classes_belong_to_the_targets_of_a_frame():
 
 
 def test_weights_without_targets():
+    model, rows, weights = model_of(), arrays("u", "x"), np.arange(64.0)
+    for run, options in (
+        (model.fit, {"sample_weight": weights}),
+        (model.evaluate, {"sample_weight": weights}),
+        (model.fit, {"y": np.ones(64), "validation_data": (rows, None, weights)}),
+    ):
+        with pytest.raises(ValueError, match=r"y must be given where sample_weight is, .* Received: y=None"):
+            run(rows, verbose=0, **options)
+
+
+def test_weights_of_a_retrieval_model_without_targets():
     schema = ml.Schema(
         [ml.ColumnSchema.create_categorical(name, 20, tags=[tag]) for name, tag in [("u", "user_id"), ("i", "item_id")]]
     )
     model = ml.MatrixFactorizationModel(schema, dim=4)
-    model.compile("adam")
+    model.compile(keras.optimizers.SGD(0.0), metrics=[ml.RecallAt(1)], weighted_metrics=[ml.MRRAt(2)])
     rows, weights = {"u": np.arange(1, 9), "i": np.arange(11, 19)}, np.arange(8.0)
-    for run in (model.fit, model.evaluate):
-        with pytest.raises(ValueError, match=r"y must be given where sample_weight is, .* Received: y=None"):
-            run(rows, sample_weight=weights, verbose=0)
-    with pytest.raises(ValueError, match="y must be given where sample_weight is"):
-        model.fit(rows, validation_data=(rows, None, weights), verbose=0)
-    logs = [model.evaluate(rows, np.ones(8), sample_weight=scale * weights, verbose=0)[0] for scale in (1, 2)]
-    assert logs[1] == pytest.approx(2 * logs[0], rel=1e-5)
+    expected = model.evaluate(rows, np.ones(8), sample_weight=weights, return_dict=True, verbose=0)
+    for given in (weights, pd.Series(weights)):
+        assert model.evaluate(rows, sample_weight=given, return_dict=True, verbose=0) == pytest.approx(expected)
+    logs = model.fit(rows, sample_weight=weights, validation_data=(rows, None, weights), verbose=0).history
+    for name, value in expected.items():
+        assert (logs[name], logs[f"val_{name}"]) == (pytest.approx([value]), pytest.approx([value]))
 
 
 def test_rows_of_classes_in_a_frame():
