@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -218,7 +219,41 @@ class Block(SymbolicBuild, keras.layers.Layer):
         return None
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "block_name": self._block_name}
+        return with_own_arguments(self, Block, {**super().get_config(), "block_name": self._block_name})
+
+
+def with_own_arguments(layer: keras.layers.Layer, base: type, config: dict[str, Any]) -> dict[str, Any]:
+    """The config that a base class makes, with the arguments of a constructor that a user's class has.
+
+    As Keras does for its layers: a class with an ``__init__`` and no ``get_config`` of its own keeps arguments that are
+    numbers, strings and the like, or lists of these.
+
+    Args:
+        layer: whose config it is.
+        base: the class that calls this, at the end of its ``get_config``.
+        config: of that class.
+
+    Raises:
+        NotImplementedError: for arguments of other kinds, which would be lost in a file.
+    """
+    writes, made = (next(c for c in type(layer).__mro__ if name in vars(c)) for name in ("get_config", "__init__"))
+    if writes is not base or issubclass(base, made):
+        return config
+    parameters = list(inspect.signature(made.__init__).parameters.values())[1:]
+    if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
+        taken = {parameter.name for parameter in parameters}
+        config = {name: value for name, value in config.items() if name in taken}
+    named = [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
+    own = [name for name in named if name not in config]
+    if not own:
+        return config
+    given = getattr(layer, "_auto_config", None)  # Keras' record of what the constructor was called with
+    if given is None:
+        raise NotImplementedError(
+            f"{type(layer).__name__} must have a get_config() that returns the arguments of its __init__, where they are not "
+            f"all numbers, strings or lists of these. Received: no get_config(), and the arguments {own}"
+        )
+    return {**config, **{name: given.config[name] for name in own}}
 
 
 def copy_of(layer: Any, name: str | None = None) -> Any:

@@ -13,7 +13,7 @@ import keras
 from keras import ops
 
 from merlin_models.blocks.aggregation import concat
-from merlin_models.blocks.base import Block, register
+from merlin_models.blocks.base import Block, register, with_own_arguments
 from merlin_models.blocks.combinators import run_in_sequence
 from merlin_models.blocks.sharing import apart_from_files
 from merlin_models.blocks.symbolic import rank_of
@@ -232,7 +232,7 @@ class PredictionTask(Block):
         return self.variable_dtype
 
     def get_config(self) -> dict[str, Any]:
-        return {
+        config = {
             **super().get_config(),
             "target_name": self.target_name,
             "task_name": self._given_task_name,
@@ -241,6 +241,7 @@ class PredictionTask(Block):
             "metrics": self.metric_templates.get_config(),
             "sample_weight": keras.saving.serialize_keras_object(self.sample_weight),
         }
+        return with_own_arguments(self, PredictionTask, config)
 
 
 def snake_case(name: str) -> str:
