@@ -247,13 +247,26 @@ def with_own_arguments(layer: keras.layers.Layer, base: type, config: dict[str, 
     own = [name for name in named if name not in config]
     if not own:
         return config
-    given = getattr(layer, "_auto_config", None)  # Keras' record of what the constructor was called with
+    given = _plain_arguments(layer, own)
     if given is None:
         raise NotImplementedError(
             f"{type(layer).__name__} must have a get_config() that returns the arguments of its __init__, where they are not "
             f"all numbers, strings or lists of these. Received: no get_config(), and the arguments {own}"
         )
-    return {**config, **{name: given.config[name] for name in own}}
+    return {**config, **{name: given[name] for name in own}}
+
+
+def _plain_arguments(layer: keras.layers.Layer, names: Sequence[str]) -> dict[str, Any] | None:
+    """What the constructor of a layer got for these arguments; None if it is not all numbers, strings and the like."""
+    if not isinstance(layer, keras.Model):
+        recorded = getattr(layer, "_auto_config", None)  # Keras' record, which models do not have
+        return None if recorded is None else recorded.config
+    args, kwargs = layer._constructed_with
+    bound = inspect.signature(type(layer).__init__).bind(layer, *args, **kwargs)
+    bound.apply_defaults()
+    given = {name: bound.arguments[name] for name in names}
+    plain = all(isinstance(leaf, str | int | float | bool | None) for leaf in keras.tree.flatten(given))
+    return given if plain else None
 
 
 def copy_of(layer: Any, name: str | None = None) -> Any:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import keras
 from keras import ops
 
-from merlin_models.blocks.base import register
+from merlin_models.blocks.base import register, with_own_arguments
 from merlin_models.blocks.combinators import SequentialBlock, features_of, run_in_sequence
 from merlin_models.blocks.inputs import InputBlock
 from merlin_models.blocks.positions import rows_of, split_positions
@@ -65,6 +66,11 @@ class Model(SavedWithSchemas, Exportable, Freezing, PreparedSteps, RowSparseTrai
         >>> model.predict({"movieId": np.array([1, 2])}, verbose=0).shape
         (2, 1)
     """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        made = super().__new__(cls, *args, **kwargs)
+        made.__dict__["_constructed_with"] = args, kwargs  # for the configs of subclasses; not tracked
+        return made
 
     def __init__(self, *blocks: keras.layers.Layer, name: str | None = None, **kwargs: Any):
         super().__init__(name=name, **kwargs)
@@ -295,20 +301,19 @@ class Model(SavedWithSchemas, Exportable, Freezing, PreparedSteps, RowSparseTrai
         return self.prediction_tasks[0].task_name
 
     def get_config(self) -> dict[str, Any]:
+        config = {"name": self.name, "trainable": self.trainable, "dtype": self.dtype_policy.name}
+        kinds = [parameter.kind for parameter in inspect.signature(type(self).__init__).parameters.values()]
+        if inspect.Parameter.VAR_POSITIONAL not in kinds and type(self).get_config is Model.get_config:
+            return with_own_arguments(self, Model, config)  # a subclass that makes its blocks itself
         with marking_shared_layers(self):
             blocks = [keras.saving.serialize_keras_object(block) for block in self.blocks]
-        return {
-            "name": self.name,
-            "trainable": self.trainable,
-            "dtype": self.dtype_policy.name,
-            "blocks": blocks,
-        }
+        return {**config, "blocks": blocks}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Model:
         with keras.saving.custom_object_scope(custom_objects or {}), reading_marks():
             config = keras.saving.deserialize_keras_object(dict(config))
-        return cls(*config.pop("blocks"), **config)
+        return cls(*config.pop("blocks", ()), **config)
 
     def get_compile_config(self) -> dict[str, Any] | None:
         optimizer = self.optimizer if self.compiled else None

@@ -1,4 +1,4 @@
-"""Blocks and layers of the library within a keras.Model of a user's own: Keras loads it before it has seen a batch."""
+"""Models of a user's own: a keras.Model with blocks in it, which Keras loads before it has seen a batch, and an ml.Model."""
 
 from __future__ import annotations
 
@@ -96,3 +96,52 @@ def test_data_must_have_integers_as_ids():
     features, targets = rows()
     with pytest.raises(TypeError, match=r"must have dtype int32 or int64. Received: float32"):
         model.fit({"seen": features["seen"].astype(np.float32)}, targets, verbose=0)
+
+
+TARGET = ml.ColumnSchema("t", np.int32, (ml.Tags.TARGET, ml.Tags.BINARY_CLASSIFICATION))
+
+
+@keras.saving.register_keras_serializable("tests")
+class Ranker(ml.Model):
+    def __init__(self, units=(4,), scale=1.0, **kwargs):
+        super().__init__(ml.InputBlock(SCHEMA), ml.MLPBlock(list(units)), ml.BinaryClassificationTask("t"), **kwargs)
+        self.scale = scale
+
+    def compute_loss(self, *args, **kwargs):
+        return self.scale * super().compute_loss(*args, **kwargs)
+
+
+@keras.saving.register_keras_serializable("tests")
+class SchemaRanker(ml.Model):
+    def __init__(self, schema):
+        super().__init__(ml.InputBlock(schema), ml.MLPBlock([4]), ml.BinaryClassificationTask("t"))
+
+
+@keras.saving.register_keras_serializable("tests")
+class ConfiguredRanker(SchemaRanker):
+    def get_config(self):
+        return {"schema": self.schema.to_json()}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        return cls(ml.Schema.from_json(config["schema"]))
+
+
+@pytest.mark.parametrize("make", [lambda: Ranker([6], 3.0, name="own"), Ranker, lambda: ConfiguredRanker(SCHEMA)])
+def test_a_model_that_makes_its_blocks_is_loaded(make, tmp_path):
+    model = make()
+    model.compile("adam")
+    features, targets = rows()[0], np.arange(16) % 2
+    model.fit(features, targets, verbose=0)
+    model.save(tmp_path / "own.keras")
+    loaded = keras.models.load_model(tmp_path / "own.keras")
+    assert type(loaded) is type(model)
+    assert getattr(loaded, "scale", None) == getattr(model, "scale", None)
+    np.testing.assert_array_equal(loaded.predict(features, verbose=0), model.predict(features, verbose=0))
+    losses = [each.fit(features, targets, shuffle=False, verbose=0).history["loss"] for each in (model, loaded)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def test_a_model_whose_arguments_would_be_lost_is_not_saved(tmp_path):
+    with pytest.raises(NotImplementedError, match=r"SchemaRanker must have a get_config\(\) .* arguments \['schema'\]"):
+        SchemaRanker(SCHEMA).save(tmp_path / "own.keras")
