@@ -92,9 +92,22 @@ def columns_of(x: Any, schema: Schema | None, also: Sequence[str | None] = ()) -
     return {name: _numbers(name, value) for name, value in x.items() if name in read or _holds_numbers(value)}
 
 
-def targets_among(x: Mapping[str, Any], tasks: Sequence[PredictionTask]) -> dict[str, Any] | None:
-    """The targets among features, a dictionary by name; None if there is none."""
-    return {task.target_name: x[task.target_name] for task in tasks if task.target_name in x} or None
+def targets_among(
+    x: Mapping[str, Any], tasks: Sequence[PredictionTask], schema: Schema | None = None
+) -> dict[str, Any] | None:
+    """The targets among features, a dictionary by name; None if there is none.
+
+    Raises:
+        ValueError: for a target that the model reads as a feature, too: it would learn to repeat it.
+    """
+    found = {task.target_name: x[task.target_name] for task in tasks if task.target_name in x}
+    read = [name for name in found if schema is not None and name in schema]
+    if read:
+        raise ValueError(
+            f"y must have the targets {read}, or pre= make them, such as SequencePredictNext(schema), where the model reads "
+            "them as features. Received: y=None"
+        )
+    return found or None
 
 
 def targets_of_frame(y: Any, tasks: Sequence[PredictionTask]) -> Any:

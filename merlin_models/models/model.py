@@ -350,7 +350,14 @@ def _with_tasks(blocks: Sequence[keras.layers.Layer]) -> list[keras.layers.Layer
         count += 1
     if count > 1:
         blocks = [*blocks[:-count], ParallelPredictionBlock(*blocks[-count:])]
-    if not blocks or not tasks_of(blocks[-1]):
+    tasks = tasks_of(blocks[-1]) if blocks else []
+    outputs = getattr(blocks[-2], "output_names", None) if len(blocks) > 1 else None
+    if outputs and len(tasks) > 1 and any(not {task.task_name, task.target_name} & set(outputs) for task in tasks):
+        raise ValueError(
+            f"Outputs of {blocks[-2].name} must be those of the tasks, {[task.task_name for task in tasks]}, or their "
+            f"targets. Received: {list(outputs)}"
+        )
+    if not tasks:
         raise ValueError(
             "Last block must be able to calculate loss & metrics. "
             f"Received: {[type(block).__name__ for block in blocks]}, of which the last is no prediction task"

@@ -124,7 +124,7 @@ class PreparedSteps:
         targets = [task.target_name for task in tasks] if y is None else []
         x = columns_of(x, self.schema, [*also, *targets])
         if y is None and pre is None and isinstance(x, Mapping):
-            y = targets_among(x, tasks)
+            y = targets_among(x, tasks, self.schema)
         return x, targets_of_frame(y, tasks)
 
     def _validation_data_of(self, data: Any, pre: Any) -> Any:
@@ -195,7 +195,7 @@ class PreparedSteps:
         if pre is not None:
             x, y, sample_weight = run_pre(pre, x, y, sample_weight, training=training, testing=not training)
         if y is None and isinstance(x, Mapping):
-            y = targets_among(x, self.prediction_tasks)
+            y = targets_among(x, self.prediction_tasks, self.schema)
         y = None if isinstance(y, Mapping) and not y else y
         return x, y, sample_weight
 

@@ -229,6 +229,18 @@ def test_config(rng):
 
 def test_errors(rng):
     inputs = vectors(rng)
+    with pytest.raises(ValueError, match=r"vectors of 'query' and 'item' must have one length, .* Received: 5 and 4"):
+        ml.ItemRetrievalTask(normalize=False)({"query": inputs["query"], "item": inputs["item"][:, :4]})
+    for number in (40, 41):
+        task = ml.ItemRetrievalTask(logq_correction=ml.PopularityLogitsCorrection(number))
+        if number == 41:  # ids 0 to 40
+            run(task, inputs, np.arange(9))
+            continue
+        with pytest.raises(
+            ValueError,
+            match=r"logq_correction must have a frequency for each of the 41 ids of 'movieId', .* Received: 40",
+        ):
+            run(task, inputs, np.arange(9))
     with pytest.raises(
         ValueError, match=r"must be a dictionary with 'query' and 'item', as of TwoTowerBlock. Received: \['query'\]"
     ):
