@@ -61,7 +61,9 @@ def targets_for_weights(x: Any, y: Any, sample_weight: Any, tasks: Sequence[Pred
     if y is not None or sample_weight is None or not isinstance(x, Mapping):
         return y
     if any(task.needs_targets for task in tasks):
-        raise ValueError("y must be given where sample_weight is, or targets be among the features. Received: y=None")
+        raise ValueError(
+            "y must be given where sample_weight is, or without pre= targets be among the features. Received: y=None"
+        )
     return np.ones(len(keras.tree.flatten(sample_weight)[0]), np.float32)
 
 
