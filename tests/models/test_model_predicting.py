@@ -260,6 +260,21 @@ def test_a_table_that_was_made_frozen_can_be_trained(tmp_path):
         assert trained(again, {"table": again[0].table}) == ["table"]
 
 
+def test_tables_that_were_made_frozen_stay_so_below_a_block_that_is_unfrozen(tmp_path):
+    columns = [ml.ColumnSchema.create_categorical(name, 40) for name in ("movieId", "userId")]
+    tables = ml.Embeddings(ml.Schema(columns), dim=8, trainable={"movieId": False})
+    model = ml.Model(ml.InputBlockV2(ml.Schema(columns), categorical=tables), ml.BinaryClassificationTask("rating_b"))
+    model.compile("adam")
+    model.freeze_blocks(model[0])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    for each in (model, loaded):
+        each.unfreeze_blocks(each[0])
+        assert [variable.name for variable in each[0].trainable_variables] == ["userId"]
+    loaded.unfreeze_blocks(loaded[0]["categorical"])
+    assert [variable.name for variable in loaded[0].trainable_variables] == ["movieId", "userId"]
+
+
 @pytest.mark.filterwarnings("error:Skipping variable loading")
 @pytest.mark.parametrize("combiner", [None, keras.layers.Dense(3)])
 def test_a_table_that_is_frozen_later_is_so_in_a_file(combiner, tmp_path):
