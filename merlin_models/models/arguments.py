@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -16,6 +15,8 @@ from merlin_models.loader.dataset import Dataset
 from merlin_models.loader.tensorflow import KerasSequenceLoader
 from merlin_models.schema import Schema
 from merlin_models.tasks import PredictionTask
+
+_NO_TARGETS = "no targets"
 
 
 def arguments_of(method: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -52,19 +53,27 @@ def check_class_weight(tasks: Sequence[PredictionTask], x: Any, class_weight: An
         )
 
 
-def targets_for_weights(x: Any, y: Any, sample_weight: Any, tasks: Sequence[PredictionTask]) -> Any:
-    """The targets, or where there are none those that weights of arrays need, as Keras leaves weights out without any.
+def targets_for_weights(x: Any, y: Any, sample_weight: Any, tasks: Sequence[PredictionTask], pre: Any = None) -> Any:
+    """The targets; where there are none, and weights of arrays, what stands for none: Keras would leave weights out.
 
     Raises:
-        ValueError: for weights without targets where a task needs these.
+        ValueError: for weights without targets where a task needs these and no ``pre`` may make them.
     """
     if y is not None or sample_weight is None or not isinstance(x, Mapping):
         return y
-    if any(task.needs_targets for task in tasks):
+    if (pre is None and any(task.needs_targets for task in tasks)) or isinstance(sample_weight, Mapping | list | tuple):
         raise ValueError(
-            "y must be given where sample_weight is, or without pre= targets be among the features. Received: y=None"
+            "y must be given where sample_weight is, or targets be among the features, or pre= make them of weights that are "
+            "one array. Received: y=None"
         )
-    return np.ones(len(keras.tree.flatten(sample_weight)[0]), np.float32)
+    return {_NO_TARGETS: np.zeros(len(sample_weight), np.float32)}
+
+
+def without_placeholder(y: Any, sample_weight: Any) -> tuple[Any, Any]:
+    """Targets and weights of a batch, with None for what :func:`targets_for_weights` put in the place of none."""
+    if isinstance(y, Mapping) and list(y) == [_NO_TARGETS]:
+        return None, sample_weight[_NO_TARGETS]
+    return y, sample_weight
 
 
 def columns_of(x: Any, schema: Schema | None, also: Sequence[str | None] = ()) -> Any:

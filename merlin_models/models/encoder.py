@@ -136,8 +136,8 @@ class Encoder(Exportable, SavedWhole, SymbolicBuild, keras.Model):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Encoder:
-        with keras.saving.custom_object_scope(custom_objects or {}), reading_marks():
-            config = keras.saving.deserialize_keras_object(dict(config))
+        with reading_marks():
+            config = keras.saving.deserialize_keras_object(dict(config), custom_objects=custom_objects)
         return cls(*config.pop("steps"), **config)
 
 

@@ -311,8 +311,8 @@ class Model(SavedWithSchemas, Exportable, Freezing, PreparedSteps, RowSparseTrai
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Model:
-        with keras.saving.custom_object_scope(custom_objects or {}), reading_marks():
-            config = keras.saving.deserialize_keras_object(dict(config))
+        with reading_marks():
+            config = keras.saving.deserialize_keras_object(dict(config), custom_objects=custom_objects)
         return cls(*config.pop("blocks", ()), **config)
 
     def get_compile_config(self) -> dict[str, Any] | None:

@@ -20,6 +20,7 @@ from merlin_models.models.arguments import (
     targets_among,
     targets_for_weights,
     targets_of_frame,
+    without_placeholder,
 )
 from merlin_models.models.batches import warn_of_random_order
 
@@ -61,7 +62,7 @@ class PreparedSteps:
                 sample_weight)`` or a :class:`Prediction`. It is no part of the model and is not saved with it.
 
         Raises:
-            ValueError: for ``sample_weight`` without targets where a task needs these: Keras would leave it out in silence.
+            ValueError: for ``sample_weight`` where nothing tells targets and a task needs these: Keras would leave it out.
         """
         _check_pre(pre)
         given = arguments_of(keras.Model.fit, x, y, *args, **kwargs)
@@ -73,7 +74,7 @@ class PreparedSteps:
         given["x"], given["y"] = self._data_of(x, y, pre)
         if given.get("class_weight") is not None and isinstance(given["y"], Mapping):
             given["y"] = self.prediction_tasks[0].target_in(given["y"])  # Keras takes no dictionary with it
-        given["y"] = targets_for_weights(given["x"], given["y"], given.get("sample_weight"), self.prediction_tasks)
+        given["y"] = targets_for_weights(given["x"], given["y"], given.get("sample_weight"), self.prediction_tasks, pre)
         if "validation_data" in given:
             given["validation_data"] = self._validation_data_of(given["validation_data"], pre)
         if train_metrics_steps != 1 and self._step_options.batches is None:
@@ -97,7 +98,7 @@ class PreparedSteps:
             check_labels(self.prediction_tasks, x)
         x, y = self._data_of(x, y, pre)
         weights = arguments_of(keras.Model.evaluate, x, y, *args, **kwargs).get("sample_weight")
-        y = targets_for_weights(x, y, weights, self.prediction_tasks)
+        y = targets_for_weights(x, y, weights, self.prediction_tasks, pre)
         with self._options(test_pre=pre):
             return super().evaluate(x, y, *args, **kwargs)
 
@@ -131,7 +132,7 @@ class PreparedSteps:
         if isinstance(data, tuple | list):
             x, y, *weights = data if len(data) > 1 else (*data, None)
             x, y = self._data_of(x, y, pre)
-            y = targets_for_weights(x, y, weights[0] if weights else None, self.prediction_tasks)
+            y = targets_for_weights(x, y, weights[0] if weights else None, self.prediction_tasks, pre)
             return x, y, *weights
         return self._data_of(data, None, pre)[0]
 
@@ -192,6 +193,7 @@ class PreparedSteps:
 
     def _prepared(self, data: Any, pre: Callable[..., Any] | None, training: bool) -> Any:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        y, sample_weight = without_placeholder(y, sample_weight)
         if pre is not None:
             x, y, sample_weight = run_pre(pre, x, y, sample_weight, training=training, testing=not training)
         if y is None and isinstance(x, Mapping):

@@ -320,8 +320,7 @@ class TopKEncoder(Exportable, SavedWhole, SymbolicBuild, keras.Model):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> TopKEncoder:
-        with keras.saving.custom_object_scope(custom_objects or {}):
-            config = keras.saving.deserialize_keras_object(dict(config))
+        config = keras.saving.deserialize_keras_object(dict(config), custom_objects=custom_objects)
         if config.pop("candidate_id_is_tag"):
             config["candidate_id"] = Tags(config["candidate_id"])
         return cls(**config)

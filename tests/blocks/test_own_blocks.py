@@ -108,6 +108,27 @@ def test_what_inherits_a_whole_config_is_as_before():
     assert Squares.from_config(block.get_config()).names == block.names
 
 
+class Unregistered(Plain):
+    pass
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_custom_objects_of_load_model(deep, tmp_path):
+    block = ml.SequentialBlock([ml.MLPBlock([3]), Unregistered(4.0)]) if deep else Unregistered(4.0)
+    model = ml.Model(ml.InputBlock(SCHEMA, aggregation="concat"), block, ml.BinaryClassificationTask("t"))
+    encoder = ml.Encoder(ml.InputBlock(SCHEMA, aggregation="concat"), block)
+    for each in (model, encoder):
+        expected = each.predict(FEATURES, verbose=0)
+        each.save(tmp_path / "model.keras")
+        loaded = keras.models.load_model(tmp_path / "model.keras", custom_objects={"Unregistered": Unregistered})
+        np.testing.assert_array_equal(loaded.predict(FEATURES, verbose=0), expected)
+        with keras.saving.custom_object_scope({"Unregistered": Unregistered}):
+            loaded = keras.models.load_model(tmp_path / "model.keras")
+        np.testing.assert_array_equal(loaded.predict(FEATURES, verbose=0), expected)
+        with pytest.raises(TypeError, match="Could not locate class 'Unregistered'"):
+            keras.models.load_model(tmp_path / "model.keras")
+
+
 def test_arguments_that_would_be_lost_are_an_error(tmp_path):
     model = ml.Model(
         ml.InputBlock(SCHEMA, aggregation="concat"), Wrapping(keras.layers.Dense(2)), ml.BinaryClassificationTask("t")

@@ -125,6 +125,27 @@ def test_weights_without_targets():
             run(rows, verbose=0, **options)
 
 
+def test_weights_where_pre_makes_the_targets():
+    model, data = model_of(), frame()
+    weights = np.linspace(0, 3, 64)
+    expected = np.mean(weights * binary_losses(model, data))
+
+    def parity(inputs, targets, sample_weight):
+        assert targets is None
+        return inputs, inputs["u"] % 2, sample_weight
+
+    features = arrays("u", "x")
+    assert model.evaluate(features, sample_weight=weights, pre=parity, verbose=0)[0] == pytest.approx(
+        expected, rel=1e-5
+    )
+    model.compile(keras.optimizers.SGD(0.0))
+    validation = (features, None, weights)
+    logs = model.fit(
+        features, sample_weight=weights, pre=parity, validation_data=validation, batch_size=64, verbose=0
+    ).history
+    assert (logs["loss"], logs["val_loss"]) == (pytest.approx([expected]), pytest.approx([expected]))
+
+
 def test_weights_of_a_retrieval_model_without_targets():
     schema = ml.Schema(
         [ml.ColumnSchema.create_categorical(name, 20, tags=[tag]) for name, tag in [("u", "user_id"), ("i", "item_id")]]
