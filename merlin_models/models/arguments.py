@@ -69,6 +69,19 @@ def targets_for_weights(x: Any, y: Any, sample_weight: Any, tasks: Sequence[Pred
     return {_NO_TARGETS: np.zeros(len(sample_weight), np.float32)}
 
 
+def targets_for_class_weight(x: Any, y: Any, task: PredictionTask) -> Any:
+    """The only task's targets, which Keras does not take as a dictionary where classes are weighed.
+
+    Raises:
+        ValueError: if there are none beside arrays.
+    """
+    if y is None and isinstance(x, Mapping):
+        raise ValueError(
+            "y must be given where class_weight is, or without pre= targets be among the features. Received: y=None"
+        )
+    return task.target_in(y) if isinstance(y, Mapping) else y
+
+
 def without_placeholder(y: Any, sample_weight: Any) -> tuple[Any, Any]:
     """Targets and weights of a batch, with None for what :func:`targets_for_weights` put in the place of none."""
     if isinstance(y, Mapping) and list(y) == [_NO_TARGETS]:

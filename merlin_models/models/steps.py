@@ -18,6 +18,7 @@ from merlin_models.models.arguments import (
     check_labels,
     columns_of,
     targets_among,
+    targets_for_class_weight,
     targets_for_weights,
     targets_of_frame,
     without_placeholder,
@@ -72,8 +73,8 @@ class PreparedSteps:
         if not isinstance(train_metrics_steps, int) or train_metrics_steps < 0:
             raise ValueError(f"train_metrics_steps must be an integer, 0 or more. Received: {train_metrics_steps!r}")
         given["x"], given["y"] = self._data_of(x, y, pre)
-        if given.get("class_weight") is not None and isinstance(given["y"], Mapping):
-            given["y"] = self.prediction_tasks[0].target_in(given["y"])  # Keras takes no dictionary with it
+        if given.get("class_weight") is not None:
+            given["y"] = targets_for_class_weight(given["x"], given["y"], self.prediction_tasks[0])
         given["y"] = targets_for_weights(given["x"], given["y"], given.get("sample_weight"), self.prediction_tasks, pre)
         if "validation_data" in given:
             given["validation_data"] = self._validation_data_of(given["validation_data"], pre)

@@ -112,6 +112,8 @@ def test_weights_of_classes_belong_to_the_targets_of_a_frame():
     for y in (data["b"], data[["b"]], {"b": data["b"].to_numpy()}, data[["b", "r"]], None):
         logs = model.fit(data, y, class_weight={0: 1.0, 1: 3.0}, batch_size=64, verbose=0).history
         assert logs["loss"] == pytest.approx([expected], rel=1e-5)
+    with pytest.raises(ValueError, match=r"y must be given where class_weight is, .* Received: y=None"):
+        model.fit(arrays("u", "x"), class_weight={0: 1.0, 1: 3.0}, verbose=0)
 
 
 def test_weights_without_targets():
