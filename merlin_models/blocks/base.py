@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 
 from merlin_models.blocks.registry import get_block
+from merlin_models.blocks.sharing import apart_from_files, marking_shared_layers, reading_marks
 from merlin_models.blocks.symbolic import SymbolicBuild
 
 
@@ -218,13 +220,63 @@ class Block(SymbolicBuild, keras.layers.Layer):
         return None
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "block_name": self._block_name}
+        return with_own_arguments(self, Block, {**super().get_config(), "block_name": self._block_name})
+
+
+def with_own_arguments(layer: keras.layers.Layer, base: type, config: dict[str, Any]) -> dict[str, Any]:
+    """The config that a base class makes, with the arguments of a constructor that a user's class has.
+
+    As Keras does for its layers: a class with an ``__init__`` and no ``get_config`` of its own keeps arguments that are
+    numbers, strings and the like, or lists of these.
+
+    Args:
+        layer: whose config it is.
+        base: the class that calls this, at the end of its ``get_config``.
+        config: of that class.
+
+    Raises:
+        NotImplementedError: for arguments of other kinds, which would be lost in a file.
+    """
+    writes, made = (next(c for c in type(layer).__mro__ if name in vars(c)) for name in ("get_config", "__init__"))
+    if writes is not base or issubclass(base, made):
+        return config
+    parameters = list(inspect.signature(made.__init__).parameters.values())[1:]
+    if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
+        taken = {parameter.name for parameter in parameters}
+        config = {name: value for name, value in config.items() if name in taken}
+    named = [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
+    own = [name for name in named if name not in config]
+    if not own:
+        return config
+    given = _plain_arguments(layer, own)
+    if given is None:
+        raise NotImplementedError(
+            f"{type(layer).__name__} must have a get_config() that returns the arguments of its __init__, where they are not "
+            f"all numbers, strings or lists of these. Received: no get_config(), and the arguments {own}"
+        )
+    return {**config, **{name: given[name] for name in own}}
+
+
+def _plain_arguments(layer: keras.layers.Layer, names: Sequence[str]) -> dict[str, Any] | None:
+    """What the constructor of a layer got for these arguments; None if it is not all numbers, strings and the like."""
+    if not isinstance(layer, keras.Model):
+        recorded = getattr(layer, "_auto_config", None)  # Keras' record, which models do not have
+        return None if recorded is None else recorded.config
+    args, kwargs = layer._constructed_with
+    bound = inspect.signature(type(layer).__init__).bind(layer, *args, **kwargs)
+    bound.apply_defaults()
+    given = {name: bound.arguments[name] for name in names}
+    plain = all(isinstance(leaf, str | int | float | bool | None) for leaf in keras.tree.flatten(given))
+    return given if plain else None
 
 
 def copy_of(layer: Any, name: str | None = None) -> Any:
     """A new layer of the same configuration, with weights of its own; also with another name."""
-    config = layer.get_config()
-    return type(layer).from_config(config if name is None else {**config, "name": name})
+    with apart_from_files():
+        with marking_shared_layers(layer):
+            config = layer.get_config()
+        with reading_marks():
+            return type(layer).from_config(config if name is None else {**config, "name": name})
 
 
 def right_shift_layer(right: keras.layers.Layer, left: keras.layers.Layer | Sequence[str]) -> Any:

@@ -36,7 +36,7 @@ class EmbeddingTable(TabularBlock):
             (batch, length, dim).
         mask_zero: whether the vectors of dense lists have a Keras mask of the ids that are not 0; for lists without a
             combiner, and for combiners that are layers.
-        trainable: False freezes the table.
+        trainable: False freezes the table, until ``trainable`` is set to True and the model is compiled again.
         l2_batch_regularization_factor: f adds ``f * sum(e ** 2)`` over the batch's outputs to the loss, after the combiner.
         embeddings_initializer, embeddings_regularizer: Keras identifiers or objects. A regularizer is one of all rows: such
             a table is not trained by rows.
@@ -92,7 +92,9 @@ class EmbeddingTable(TabularBlock):
             )
         for column in columns[1:]:
             _check_same_domain(columns[0], column)
-        super().__init__(schema=Schema(columns), **kwargs)
+        # With a combiner that is a layer, the table alone is frozen.
+        own = trainable or isinstance(sequence_combiner, keras.layers.Layer)
+        super().__init__(schema=Schema(columns), trainable=own, **kwargs)
         self.dim, self.sequence_combiner, self.mask_zero = dim, sequence_combiner, bool(mask_zero)
         self.l2_batch_regularization_factor = float(l2_batch_regularization_factor)
         self.table_config = TableConfig(
@@ -242,7 +244,8 @@ class EmbeddingTable(TabularBlock):
             "dim": self.dim,
             "sequence_combiner": combiner if combiner is None or isinstance(combiner, str) else _serialized(combiner),
             "mask_zero": self.mask_zero,
-            "trainable": table["trainable"],
+            "trainable": self.trainable and self.collection.trains(table["name"]),
+            "block_trainable": self.trainable,
             "l2_batch_regularization_factor": self.l2_batch_regularization_factor,
             "embeddings_initializer": table["initializer"],
             "embeddings_regularizer": table["regularizer"],
@@ -251,7 +254,12 @@ class EmbeddingTable(TabularBlock):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> EmbeddingTable:
-        return cls(**parts_from_config(config))
+        config = parts_from_config(config)
+        block_trainable = config.pop("block_trainable", True)
+        table = cls(**config)
+        if not block_trainable:
+            table.trainable = False
+        return table
 
 
 def _serialized(layer: keras.layers.Layer) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import keras
 
 from merlin_models.blocks.base import register
 from merlin_models.blocks.combinators import SequentialBlock
+from merlin_models.blocks.sharing import apart_from_files
 from merlin_models.blocks.tabular import Filter
 from merlin_models.layers.dense import Dense
 
@@ -139,4 +140,5 @@ def _one_each(activation: Any, count: int, linear_last: bool) -> list[Any]:
 
 def _fresh(part: Any) -> Any:
     """A copy, so that no two layers share weights or draw the same random numbers."""
-    return type(part).from_config(part.get_config())
+    with apart_from_files():
+        return type(part).from_config(part.get_config())

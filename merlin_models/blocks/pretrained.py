@@ -15,6 +15,7 @@ from merlin_models.blocks.sequence_aggregator import SequenceAggregator
 from merlin_models.blocks.symbolic import parts_from_config, rank_of
 from merlin_models.blocks.tabular import TabularBlock
 from merlin_models.layers.dense import Dense
+from merlin_models.ops import is_ragged
 from merlin_models.schema import Schema
 
 
@@ -92,6 +93,11 @@ class PretrainedEmbeddings(TabularBlock):
         if rank_of(x) not in (2, 3):
             raise ValueError(
                 f"'{name}' must have the shape (batch, dim) or (batch, length, dim). Received: {tuple(x.shape)}"
+            )
+        if rank_of(x) == 2 and (is_ragged(x) or (x.shape[1] is None and name in self.projections)):
+            raise ValueError(
+                f"'{name}' must have vectors of one length, dense: give its column a shape in the schema that the loader "
+                f"gets, or list it in sparse_max with sparse_as_dense=True. Received: {tuple(x.shape)}"
             )
         if self.normalizer is not None:
             x = run_layer(self.normalizer, x)

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from merlin_models.blocks.aggregation import Aggregation, ElementwiseSumItemMulti, get_aggregation
-from merlin_models.blocks.base import Block, register
+from merlin_models.blocks.base import Block, register, with_own_arguments
 from merlin_models.blocks.registry import get_block
 from merlin_models.schema import Schema, Tags
 
@@ -81,11 +81,12 @@ class TabularBlock(Block):
 
     def get_config(self) -> dict[str, Any]:
         parts = {"pre": self.pre, "post": self.post, "aggregation": self.aggregation}
-        return {
+        config = {
             **super().get_config(),
             **{name: keras.saving.serialize_keras_object(part) for name, part in parts.items()},
             "schema": None if self._schema is None else self._schema.to_json(),
         }
+        return with_own_arguments(self, TabularBlock, config)
 
 
 @register

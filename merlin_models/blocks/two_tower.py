@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from merlin_models.blocks.base import register
+from merlin_models.blocks.base import copy_of, register
 from merlin_models.blocks.dual_encoder import DualEncoderBlock, encoder_on
 from merlin_models.blocks.embedding_features import EmbeddingOptions
 from merlin_models.schema import Schema, Tags
@@ -76,7 +76,7 @@ class TwoTowerBlock(DualEncoderBlock):
                 raise ValueError(
                     "item_tower must be given where query_tower begins with an input block: its inputs are the query's."
                 )
-            item_tower = type(query_tower).from_config(query_tower.get_config())
+            item_tower = copy_of(query_tower)
         super().__init__(
             encoder_on(schema, query_tower_tag, query_tower, embedding_options),
             encoder_on(schema, item_tower_tag, item_tower, embedding_options),

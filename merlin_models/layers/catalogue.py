@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 from keras import ops
 
 NO_ID = -1
@@ -48,7 +49,8 @@ class Catalogue(keras.layers.Layer):
 
         Args:
             candidates: (candidates, dim), float.
-            identifiers: (candidates,), integers, each once; 0, 1, ... if None.
+            identifiers: (candidates,), integers, each once. If None the index of a DataFrame, such as ``item_embeddings``
+                returns, else 0, 1, ...
 
         Returns:
             The layer.
@@ -145,6 +147,9 @@ def as_candidates(candidates: Any, identifiers: Any) -> tuple[np.ndarray, np.nda
     Raises:
         ValueError: if shapes differ from these, identifiers are not integers, are 2**63 or more, or occur twice.
     """
+    if isinstance(candidates, pd.DataFrame):
+        identifiers = candidates.index.to_numpy() if identifiers is None else identifiers
+        candidates = candidates.to_numpy()
     candidates = np.asarray(ops.convert_to_numpy(candidates), np.float32)
     if candidates.ndim != 2:
         raise ValueError(f"candidates must have the shape (candidates, dim). Received: {candidates.shape}")

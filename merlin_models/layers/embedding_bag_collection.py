@@ -140,11 +140,11 @@ class EmbeddingBagCollection(InCheckpoints, keras.layers.Layer):
                 shape=(table.input_dim, table.output_dim),
                 initializer=keras.initializers.get(table.initializer),
                 regularizer=keras.regularizers.get(table.regularizer),
-                trainable=table.trainable,
                 dtype=self.table_dtype,
                 autocast=False,  # the op reads the variable itself, in place
             )
             self._tables[table.name].row_sparse = True  # see merlin_models.optimizers.RowSparse
+            self._tables[table.name].trainable = table.trainable  # now, so that unfreezing the layer changes it
         self.built = True
 
     @property
@@ -222,6 +222,12 @@ class EmbeddingBagCollection(InCheckpoints, keras.layers.Layer):
             self.add_loss(feature.table.rows_l2_reg * _squares(vectors))
 
     # ---- tables by name ----
+
+    def trains(self, table: str) -> bool:
+        """Whether a table, by its name, is trained where the layer is: as it is now, not as it was configured."""
+        if self.built and self.trainable:
+            return self._tables[table].trainable
+        return self.table_configs[table].trainable
 
     def table_config(self, feature: str) -> TableConfig:
         """The table that a feature reads. Raises KeyError for an unknown feature."""
@@ -301,7 +307,7 @@ class EmbeddingBagCollection(InCheckpoints, keras.layers.Layer):
     # ---- saving ----
 
     def get_config(self) -> dict[str, Any]:
-        tables = [table.get_config() for table in self.table_configs.values()]
+        tables = [{**table.get_config(), "trainable": self.trains(name)} for name, table in self.table_configs.items()]
         features = [
             {"name": feature.name, "table": feature.table.name, "padding_id": feature.padding_id}
             for feature in self.features

@@ -58,6 +58,16 @@ class Column:
         """Length of the longest list, 0 without rows."""
         return int(np.diff(self.row_splits).max()) if self.num_rows else 0
 
+    def as_vectors(self, name: str, size: int) -> Column:
+        """Lists of one length as an array (rows, size); ValueError, with the column's name, for a list of another."""
+        lengths = np.diff(self.row_splits)
+        if (lengths != size).any():
+            raise ValueError(
+                f"Lists of column '{name}', which is tagged embedding, must have the {size} numbers of its shape. "
+                f"Received: a list of {lengths[lengths != size][0]}."
+            )
+        return Column(self.values.reshape(-1, size))
+
     def padded(self, length: int) -> Column:
         """Lists as an array (rows, length), filled up with 0 on the right; no list may be longer."""
         lengths = np.diff(self.row_splits)

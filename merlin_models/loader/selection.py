@@ -24,6 +24,7 @@ class ColumnPlan:
         is_list: whether a row holds a list.
         limit: longest list allowed, or None.
         dense: whether lists are padded to `limit`.
+        size: of each list, where they are vectors, which come as (rows, size); else None.
     """
 
     name: str
@@ -31,6 +32,7 @@ class ColumnPlan:
     is_list: bool
     limit: int | None
     dense: bool
+    size: int | None = None
 
     def convert(self, chunked: pa.ChunkedArray) -> columns.Column:
         """Arrow -> NumPy, with nulls and the length of lists checked."""
@@ -43,7 +45,7 @@ class ColumnPlan:
                 f"Lists of column '{self.name}' must not be longer than sparse_max['{self.name}'] = "
                 f"{self.limit}. Received: a list of {column.longest()}."
             )
-        return column
+        return column if self.size is None else column.as_vectors(self.name, self.size)
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,17 @@ def select_columns(
             raise ValueError(f"Columns in cat_names must hold integers. Received: '{name}' of type {types[name]}.")
         dtypes[name] = columns.ids_dtype(dtypes[name])
     limits, dense = _list_arguments(types, sparse_names, sparse_max, sparse_as_dense)
+    sizes = {name: _size_of_vectors(types[name], schema[name]) for name in others if name in tagged["embedding"]}
     plans = tuple(
-        ColumnPlan(name, dtypes[name], columns.is_list(types[name]), limits.get(name), name in dense) for name in wanted
+        ColumnPlan(
+            name,
+            dtypes[name],
+            columns.is_list(types[name]),
+            limits.get(name),
+            name in dense,
+            None if name in limits else sizes.get(name),
+        )
+        for name in wanted
     )
     return Selection(cats, conts, features, labels, plans)
 
@@ -126,6 +137,16 @@ def _dtype_if_empty(name: str, cats: tuple[str, ...], conts: tuple[str, ...], sc
     if named in _NUMBERS and (name not in cats or np.dtype(named).kind in "iub"):
         return np.dtype(named)
     return np.dtype(np.int64) if name in cats else None
+
+
+def _size_of_vectors(arrow_type: pa.DataType, column: Any) -> int | None:
+    """The length of a column's vectors, of its shape or else of the data's type; None where neither says it."""
+    if not columns.is_list(arrow_type):
+        return None
+    shape = getattr(column, "shape", None) or ()  # merlin-core's shapes are no tuples
+    if isinstance(shape, tuple) and len(shape) == 1:
+        return shape[0]
+    return arrow_type.list_size if pa.types.is_fixed_size_list(arrow_type) else None
 
 
 def _list_arguments(

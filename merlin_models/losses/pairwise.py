@@ -202,7 +202,8 @@ class TOP1Loss(PairwiseLoss):
 class TOP1v2Loss(PairwiseLoss):
     """TOP1 without the part of the positive itself: TOP1 - sigmoid((s+)^2) / negatives. See :class:`PairwiseLoss`.
 
-    That is how later versions of GRU4Rec have it, where a row's positive is among its negatives.
+    That is how later versions of GRU4Rec have it, where a row's positive is among its negatives. Negatives that are left out
+    are not counted.
 
     Example:
         >>> import merlin_models.tf as ml
@@ -215,7 +216,7 @@ class TOP1v2Loss(PairwiseLoss):
     """
 
     def of_pairs(self, positive: Any, negatives: Any, valid: Any) -> Any:
-        number = ops.cast(ops.shape(negatives)[1], negatives.dtype)
+        number = ops.maximum(ops.sum(ops.cast(valid, negatives.dtype), axis=1, keepdims=True), 1)
         return _top1(positive, negatives) - ops.sigmoid(ops.square(positive)) / number
 
 

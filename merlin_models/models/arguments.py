@@ -16,6 +16,8 @@ from merlin_models.loader.tensorflow import KerasSequenceLoader
 from merlin_models.schema import Schema
 from merlin_models.tasks import PredictionTask
 
+_NO_TARGETS = "no targets"
+
 
 def arguments_of(method: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
     """The arguments of a method by name. Raises TypeError for those that it does not have."""
@@ -51,28 +53,6 @@ def check_class_weight(tasks: Sequence[PredictionTask], x: Any, class_weight: An
         )
 
 
-def targets_beside_weights(x: Any, y: Any, weights: Mapping[str, Any], tasks: Sequence[PredictionTask]) -> Any:
-    """The targets; where y is None and there are weights, which Keras drops then, those among the features, or ones.
-
-    Args:
-        weights: name of an argument -> its value, or None.
-
-    Raises:
-        ValueError: for weights without y, where a task must have targets and the features have not all of them.
-    """
-    given = [name for name, weight in weights.items() if weight is not None]
-    if y is not None or not given or not isinstance(x, Mapping):
-        return y
-    names = [task.target_name for task in tasks]
-    if None in names or not all(name in x for name in names):
-        if len(tasks) == 1 and tasks[0].targets_are_optional:
-            return np.ones(next(iter(x.values())).shape[0], np.float32)
-        raise ValueError(
-            f"{given[0]} must come with y, or with all targets {names} among the features. Received: y=None"
-        )
-    return x[names[0]] if len(names) == 1 else {name: x[name] for name in names}
-
-
 def check_rows(*data: Any) -> None:
     """Raises ValueError for arrays of different lengths, and for data without rows or batches."""
     for x in data:
@@ -92,6 +72,42 @@ def check_rows(*data: Any) -> None:
             raise ValueError(
                 "x must have at least one row; the model itself and batch_predict() take none, too. Received: no row"
             )
+
+
+def targets_for_weights(x: Any, y: Any, sample_weight: Any, tasks: Sequence[PredictionTask], pre: Any = None) -> Any:
+    """The targets; where there are none, and weights of arrays, what stands for none: Keras would leave weights out.
+
+    Raises:
+        ValueError: for weights without targets where a task needs these and no ``pre`` may make them.
+    """
+    if y is not None or sample_weight is None or not isinstance(x, Mapping):
+        return y
+    if (pre is None and any(task.needs_targets for task in tasks)) or isinstance(sample_weight, Mapping | list | tuple):
+        raise ValueError(
+            "y must be given where sample_weight is, or targets be among the features, or pre= make them of weights that are "
+            "one array. Received: y=None"
+        )
+    return {_NO_TARGETS: np.zeros(len(sample_weight), np.float32)}
+
+
+def targets_for_class_weight(x: Any, y: Any, task: PredictionTask) -> Any:
+    """The only task's targets, which Keras does not take as a dictionary where classes are weighed.
+
+    Raises:
+        ValueError: if there are none beside arrays.
+    """
+    if y is None and isinstance(x, Mapping):
+        raise ValueError(
+            "y must be given where class_weight is, or without pre= targets be among the features. Received: y=None"
+        )
+    return task.target_in(y) if isinstance(y, Mapping) else y
+
+
+def without_placeholder(y: Any, sample_weight: Any) -> tuple[Any, Any]:
+    """Targets and weights of a batch, with None for what :func:`targets_for_weights` put in the place of none."""
+    if isinstance(y, Mapping) and list(y) == [_NO_TARGETS]:
+        return None, sample_weight[_NO_TARGETS]
+    return y, sample_weight
 
 
 def columns_of(x: Any, schema: Schema | None, also: Sequence[str | None] = ()) -> Any:
@@ -119,6 +135,24 @@ def columns_of(x: Any, schema: Schema | None, also: Sequence[str | None] = ()) -
         return x
     read = {*(x if schema is None else schema.column_names), *also}
     return {name: _numbers(name, value) for name, value in x.items() if name in read or _holds_numbers(value)}
+
+
+def targets_among(
+    x: Mapping[str, Any], tasks: Sequence[PredictionTask], schema: Schema | None = None
+) -> dict[str, Any] | None:
+    """The targets among features, a dictionary by name; None if there is none.
+
+    Raises:
+        ValueError: for a target that the model reads as a feature, too: it would learn to repeat it.
+    """
+    found = {task.target_name: x[task.target_name] for task in tasks if task.target_name in x}
+    read = [name for name in found if schema is not None and name in schema]
+    if read:
+        raise ValueError(
+            f"y must have the targets {read}, or pre= make them, such as SequencePredictNext(schema), where the model reads "
+            "them as features. Received: y=None"
+        )
+    return found or None
 
 
 def targets_of_frame(y: Any, tasks: Sequence[PredictionTask]) -> Any:

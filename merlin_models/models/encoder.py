@@ -12,6 +12,7 @@ from merlin_models.blocks.base import register
 from merlin_models.blocks.combinators import features_of, run_in_sequence
 from merlin_models.blocks.embedding_features import EmbeddingFeatures, EmbeddingOptions
 from merlin_models.blocks.inputs import InputBlock
+from merlin_models.blocks.sharing import marking_shared_layers, reading_marks
 from merlin_models.blocks.symbolic import SymbolicBuild, shapes_of_schema
 from merlin_models.models.batches import batches_of, id_column, ids_of, warn_of_random_order
 from merlin_models.models.exporting import Exportable
@@ -130,17 +131,14 @@ class Encoder(Exportable, SavedWhole, SymbolicBuild, keras.Model):
         return np.concatenate(outputs)
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "trainable": self.trainable,
-            "dtype": self.dtype_policy.name,
-            "steps": [keras.saving.serialize_keras_object(step) for step in self.steps],
-        }
+        with marking_shared_layers(self):
+            steps = [keras.saving.serialize_keras_object(step) for step in self.steps]
+        return {"name": self.name, "trainable": self.trainable, "dtype": self.dtype_policy.name, "steps": steps}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Encoder:
-        with keras.saving.custom_object_scope(custom_objects or {}):
-            config = keras.saving.deserialize_keras_object(dict(config))
+        with reading_marks():
+            config = keras.saving.deserialize_keras_object(dict(config), custom_objects=custom_objects)
         return cls(*config.pop("steps"), **config)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from merlin_models.blocks.symbolic import set_trainable
+from merlin_models.layers import EmbeddingBagCollection
 
 
 class Freezing:
@@ -52,12 +53,13 @@ class Freezing:
         self._forget_functions()
 
     def unfreeze_blocks(self, blocks: Any) -> None:
-        """Trains blocks again; what was frozen within one before :meth:`freeze_blocks` stays so.
+        """Trains blocks again; what was frozen within one before :meth:`freeze_blocks` stays so, and in a model that was
+        loaded frozen tables that were made so. A block of tables itself trains all of them.
 
         An optimizer that was built while they were frozen does not know their weights: compile the model again then.
         """
         for block in self._named_or_given(blocks):
-            _, before = self._frozen.blocks.pop(id(block), (block, []))
+            _, before = self._frozen.blocks.pop(id(block), (block, _made_frozen(block)))
             set_trainable(block, True)
             for part in before:
                 part.trainable = False
@@ -82,3 +84,15 @@ class Freezing:
     def _forget_functions(self) -> None:
         """Compiled functions hold what was trainable when they were made."""
         self.train_function = self.test_function = self.predict_function = None
+
+
+def _made_frozen(block: keras.layers.Layer) -> list[keras.Variable]:
+    """The tables somewhere below a block that were made with ``trainable=False``."""
+    own = getattr(block, "collection", block)
+    return [
+        layer.tables[name]
+        for layer in block._flatten_layers()
+        if isinstance(layer, EmbeddingBagCollection) and layer is not own
+        for name, table in layer.table_configs.items()
+        if not table.trainable
+    ]

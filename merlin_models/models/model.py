@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import keras
 from keras import ops
 
-from merlin_models.blocks.base import register
+from merlin_models.blocks.base import register, with_own_arguments
 from merlin_models.blocks.combinators import SequentialBlock, features_of, run_in_sequence
 from merlin_models.blocks.inputs import InputBlock
 from merlin_models.blocks.positions import rows_of, split_positions, target_rows
+from merlin_models.blocks.sharing import marking_shared_layers, reading_marks
 from merlin_models.blocks.symbolic import SymbolicBuild, shapes_of_schema
 from merlin_models.layers import EmbeddingBag, EmbeddingBagCollection
 from merlin_models.models.batch_prediction import batch_predict
 from merlin_models.models.exporting import Exportable
 from merlin_models.models.freezing import Freezing
 from merlin_models.models.objective import Objective
+from merlin_models.models.optimizer_state import build_for_state, places_of_state
 from merlin_models.models.saving import SavedWithSchemas
 from merlin_models.models.steps import PreparedSteps
 from merlin_models.ops.clustering import clustering
@@ -64,6 +67,11 @@ class Model(SavedWithSchemas, Exportable, Freezing, PreparedSteps, RowSparseTrai
         >>> model.predict({"movieId": np.array([1, 2])}, verbose=0).shape
         (2, 1)
     """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        made = super().__new__(cls, *args, **kwargs)
+        made.__dict__["_constructed_with"] = args, kwargs  # for the configs of subclasses; not tracked
+        return made
 
     def __init__(self, *blocks: keras.layers.Layer, name: str | None = None, **kwargs: Any):
         super().__init__(name=name, **kwargs)
@@ -299,23 +307,19 @@ class Model(SavedWithSchemas, Exportable, Freezing, PreparedSteps, RowSparseTrai
         return self.prediction_tasks[0].task_name
 
     def get_config(self) -> dict[str, Any]:
-        for layer in _in_several_places(self):
-            # Keras marks what is shared when it comes to it for the second time, and by then a block around the first place
-            # has its copy. So each place here is a second one.
-            keras.saving.serialize_keras_object(layer)
-        blocks = [keras.saving.serialize_keras_object(block) for block in self.blocks]
-        return {
-            "name": self.name,
-            "trainable": self.trainable,
-            "dtype": self.dtype_policy.name,
-            "blocks": blocks,
-        }
+        config = {"name": self.name, "trainable": self.trainable, "dtype": self.dtype_policy.name}
+        kinds = [parameter.kind for parameter in inspect.signature(type(self).__init__).parameters.values()]
+        if inspect.Parameter.VAR_POSITIONAL not in kinds and type(self).get_config is Model.get_config:
+            return with_own_arguments(self, Model, config)  # a subclass that makes its blocks itself
+        with marking_shared_layers(self):
+            blocks = [keras.saving.serialize_keras_object(block) for block in self.blocks]
+        return {**config, "blocks": blocks}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Model:
-        with keras.saving.custom_object_scope(custom_objects or {}):
-            config = keras.saving.deserialize_keras_object(dict(config))
-        return cls(*config.pop("blocks"), **config)
+        with reading_marks():
+            config = keras.saving.deserialize_keras_object(dict(config), custom_objects=custom_objects)
+        return cls(*config.pop("blocks", ()), **config)
 
     def get_compile_config(self) -> dict[str, Any] | None:
         optimizer = self.optimizer if self.compiled else None
@@ -326,25 +330,20 @@ class Model(SavedWithSchemas, Exportable, Freezing, PreparedSteps, RowSparseTrai
         if not config:
             return config
         # A rule is part of the optimizer's config.
-        own = {"embedding_optimizer": "dense"} if self._dense_tables else {}
+        own: dict[str, Any] = {"embedding_optimizer": "dense"} if self._dense_tables else {}
         if self._clustered:
             own["jit_compile"] = "autoclustering"
+        places = places_of_state(self)
+        if places is not None:
+            own["optimizer_state_of"] = places
         return {**config, **keras.saving.serialize_keras_object(self._objective.arguments), **own}
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
+        config = dict(config)
+        places = config.pop("optimizer_state_of", None)
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built:
-            self.optimizer.build(self.trainable_variables)
-
-
-def _in_several_places(model: keras.Model) -> list[keras.layers.Layer]:
-    """The layers that belong to several others, such as a table whose rows also score the output."""
-    parents: dict[int, set[int]] = {}
-    layers = {id(layer): layer for layer in model._flatten_layers()}
-    for parent in layers.values():
-        for child in parent._flatten_layers(include_self=False, recursive=False):
-            parents.setdefault(id(child), set()).add(id(parent))
-    return [layers[child] for child, of in parents.items() if len(of) > 1]
+            build_for_state(self, places)
 
 
 def _with_tasks(blocks: Sequence[keras.layers.Layer]) -> list[keras.layers.Layer]:
@@ -357,7 +356,14 @@ def _with_tasks(blocks: Sequence[keras.layers.Layer]) -> list[keras.layers.Layer
         count += 1
     if count > 1:
         blocks = [*blocks[:-count], ParallelPredictionBlock(*blocks[-count:])]
-    if not blocks or not tasks_of(blocks[-1]):
+    tasks = tasks_of(blocks[-1]) if blocks else []
+    outputs = getattr(blocks[-2], "output_names", None) if len(blocks) > 1 else None
+    if outputs and len(tasks) > 1 and any(not {task.task_name, task.target_name} & set(outputs) for task in tasks):
+        raise ValueError(
+            f"Outputs of {blocks[-2].name} must be those of the tasks, {[task.task_name for task in tasks]}, or their "
+            f"targets. Received: {list(outputs)}"
+        )
+    if not tasks:
         raise ValueError(
             "Last block must be able to calculate loss & metrics. "
             f"Received: {[type(block).__name__ for block in blocks]}, of which the last is no prediction task"

@@ -10,11 +10,12 @@ import numpy as np
 
 from merlin_models.blocks.base import Block, register
 from merlin_models.blocks.combinators import ParallelBlock, SequentialBlock
+from merlin_models.models.arguments import targets_among
 from merlin_models.models.batches import Batch, id_column
 from merlin_models.models.encoder import Encoder
 from merlin_models.models.model import Model
 from merlin_models.models.top_k_encoder import TopKEncoder, check_reach, furthest, results_of
-from merlin_models.schema import Tags
+from merlin_models.schema import Schema, Tags
 from merlin_models.tasks import ItemRetrievalTask, SampledSoftmaxTask, TaskStep
 from merlin_models.tasks.rows import update_from_rank
 
@@ -192,18 +193,31 @@ class RetrievalModel(Model):
             recommender = self.to_top_k_encoder(item_corpus, k=max(furthest([*plain, *weighted]), 1))
         check_reach([*plain, *weighted], recommender.k)
         self.reset_metrics()
+        task = self._task()
 
         def truth_of(batch: Batch) -> Any:
-            step = TaskStep(batch.features, self.schema, batch.targets, None, batch.sample_weight, False)
-            return self._task().ids_and_weights(step)
+            targets = targets_among(batch.features, [task], self.schema) if batch.targets is None else batch.targets
+            step = TaskStep(batch.features, self.schema, targets, None, batch.sample_weight, False)
+            return task.ids_and_weights(step)
 
-        found = recommender.ranks(x, truth_of, exclude_seen, batch_size or 1024, y, sample_weight)
+        found = recommender.ranks(
+            x, truth_of, exclude_seen, batch_size or 1024, y, sample_weight, also=self._columns_of_truth()
+        )
         for rank, counted, weights in found:
             update_from_rank(plain, rank, counted)
             update_from_rank(weighted, rank, weights)
         results = results_of([*plain, *weighted])
         self.reset_metrics()
         return results if return_dict else list(results.values())
+
+    def _columns_of_truth(self) -> list[str]:
+        """What tells a row's own item, in data that are read by the names of columns."""
+        task, schema = self._task(), self.schema or Schema()
+        if isinstance(task, ItemRetrievalTask):
+            name = task.item_id_name or schema.item_id_column_name
+        else:
+            name = None if task.target_name in schema else task.target_name
+        return [] if name is None else [name]
 
 
 @register

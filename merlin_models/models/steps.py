@@ -18,8 +18,11 @@ from merlin_models.models.arguments import (
     check_labels,
     check_rows,
     columns_of,
-    targets_beside_weights,
+    targets_among,
+    targets_for_class_weight,
+    targets_for_weights,
     targets_of_frame,
+    without_placeholder,
 )
 from merlin_models.models.batches import warn_of_random_order
 
@@ -52,13 +55,16 @@ class PreparedSteps:
             x: a loader, a DataFrame, a dictionary from feature to array, or other batches of such dictionaries. Columns that
                 are no numbers and that the model does not read are left out, of a dictionary only without ``pre``.
             y, *args, **kwargs: of Keras; y may also be a DataFrame. Without y, features whose name is a task's target are
-                the targets.
+                the targets, to which ``sample_weight`` and ``class_weight`` then belong.
             train_metrics_steps: the tasks' metrics see every n-th batch of training, and for 0 none. Losses are of all
                 batches.
             pre: what changes each batch of training, and of ``validation_data``, before the model: a layer or a function
                 that is called with the features, and with those of ``targets``, ``sample_weight``, ``training`` and
                 ``testing`` that it has arguments for. It returns features, ``(features, targets)``, ``(features, targets,
                 sample_weight)`` or a :class:`Prediction`. It is no part of the model and is not saved with it.
+
+        Raises:
+            ValueError: for ``sample_weight`` where nothing tells targets and a task needs these: Keras would leave it out.
         """
         _check_pre(pre)
         given = arguments_of(keras.Model.fit, x, y, *args, **kwargs)
@@ -67,8 +73,10 @@ class PreparedSteps:
             check_labels(self.prediction_tasks, x, given.get("validation_data"))
         if not isinstance(train_metrics_steps, int) or train_metrics_steps < 0:
             raise ValueError(f"train_metrics_steps must be an integer, 0 or more. Received: {train_metrics_steps!r}")
-        weights = {name: given.get(name) for name in ("sample_weight", "class_weight")}
-        given["x"], given["y"] = self._data_of(x, y, pre, **weights)
+        given["x"], given["y"] = self._data_of(x, y, pre)
+        if given.get("class_weight") is not None:
+            given["y"] = targets_for_class_weight(given["x"], given["y"], self.prediction_tasks[0])
+        given["y"] = targets_for_weights(given["x"], given["y"], given.get("sample_weight"), self.prediction_tasks, pre)
         if "validation_data" in given:
             given["validation_data"] = self._validation_data_of(given["validation_data"], pre)
         check_rows(given["x"], given.get("validation_data"))
@@ -91,8 +99,9 @@ class PreparedSteps:
             return super().evaluate(x, y, *args, **kwargs)
         if pre is None:
             check_labels(self.prediction_tasks, x)
-        given = arguments_of(keras.Model.evaluate, x, y, *args, **kwargs)
-        x, y = self._data_of(x, y, pre, sample_weight=given.get("sample_weight"))
+        x, y = self._data_of(x, y, pre)
+        weights = arguments_of(keras.Model.evaluate, x, y, *args, **kwargs).get("sample_weight")
+        y = targets_for_weights(x, y, weights, self.prediction_tasks, pre)
         check_rows(x)
         with self._options(test_pre=pre):
             return super().evaluate(x, y, *args, **kwargs)
@@ -113,20 +122,23 @@ class PreparedSteps:
             check_rows(x)
             return super().predict(x, *args, **kwargs)
 
-    def _data_of(self, x: Any, y: Any, pre: Any, **weights: Any) -> tuple[Any, Any]:
+    def _data_of(self, x: Any, y: Any, pre: Any) -> tuple[Any, Any]:
         tasks = self.prediction_tasks
         if pre is not None and isinstance(x, Mapping):  # which may read any of them
-            features = x
-        else:
-            also = [task.sample_weight.weight_column_name for task in tasks if task.sample_weight is not None]
-            targets = [task.target_name for task in tasks] if y is None else []
-            features = columns_of(x, self.schema, [*also, *targets])
-        return features, targets_beside_weights(features, targets_of_frame(y, tasks), weights, tasks)
+            return x, targets_of_frame(y, tasks)
+        also = [task.sample_weight.weight_column_name for task in tasks if task.sample_weight is not None]
+        targets = [task.target_name for task in tasks] if y is None else []
+        x = columns_of(x, self.schema, [*also, *targets])
+        if y is None and pre is None and isinstance(x, Mapping):
+            y = targets_among(x, tasks, self.schema)
+        return x, targets_of_frame(y, tasks)
 
     def _validation_data_of(self, data: Any, pre: Any) -> Any:
         if isinstance(data, tuple | list):
             x, y, *weights = data if len(data) > 1 else (*data, None)
-            return (*self._data_of(x, y, pre, sample_weight=weights[0] if weights else None), *weights)
+            x, y = self._data_of(x, y, pre)
+            y = targets_for_weights(x, y, weights[0] if weights else None, self.prediction_tasks, pre)
+            return x, y, *weights
         return self._data_of(data, None, pre)[0]
 
     @contextlib.contextmanager
@@ -186,10 +198,11 @@ class PreparedSteps:
 
     def _prepared(self, data: Any, pre: Callable[..., Any] | None, training: bool) -> Any:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        y, sample_weight = without_placeholder(y, sample_weight)
         if pre is not None:
             x, y, sample_weight = run_pre(pre, x, y, sample_weight, training=training, testing=not training)
         if y is None and isinstance(x, Mapping):
-            y = {task.target_name: x[task.target_name] for task in self.prediction_tasks if task.target_name in x}
+            y = targets_among(x, self.prediction_tasks, self.schema)
         y = None if isinstance(y, Mapping) and not y else y
         return x, y, sample_weight
 

@@ -179,7 +179,13 @@ class TopKEncoder(Exportable, SavedWhole, SymbolicBuild, keras.Model):
             raise ValueError("index_candidates() must be called before candidates can be recommended.")
 
     def _with_seen(
-        self, queries: Any, exclude_seen: Any, batch_size: int, targets: Any = None, sample_weight: Any = None
+        self,
+        queries: Any,
+        exclude_seen: Any,
+        batch_size: int,
+        targets: Any = None,
+        sample_weight: Any = None,
+        also: Sequence[str] = (),
     ) -> Iterator[tuple[Batch, np.ndarray | None]]:
         """The batches of a data set, each with what its rows do not get, or None; arguments as of :meth:`evaluate`."""
         user = None
@@ -188,7 +194,7 @@ class TopKEncoder(Exportable, SavedWhole, SymbolicBuild, keras.Model):
         seen = as_seen(exclude_seen, user, self.candidate_id)
         if isinstance(queries, np.ndarray | Sequence) and not isinstance(queries, str):
             queries = as_features(np.asarray(queries), self.schema)
-        for batch in batches_of(queries, self.schema, batch_size, targets, sample_weight):
+        for batch in batches_of(queries, self.schema, batch_size, targets, sample_weight, also):
             yield batch, None if seen is None else seen.of(ids_of(batch.features, user))
 
     def _prediction(self, batch: Batch, exclude: np.ndarray | None) -> TopKPrediction:
@@ -202,15 +208,17 @@ class TopKEncoder(Exportable, SavedWhole, SymbolicBuild, keras.Model):
         exclude_seen: Any,
         batch_size: int,
         *others: Any,
+        also: Sequence[str] = (),
     ) -> Iterator[tuple[Any, ...]]:
         """The places of each batch's own candidates, and what ``truth_of`` tells of a batch beside their ids (rows,).
 
         A place is -1 where the candidate is not among the first k. Rows get their own candidates although they are seen. A
-        UserWarning tells how many are not in the catalogue. Arguments as of :meth:`evaluate`.
+        UserWarning tells how many are not in the catalogue. Arguments as of :meth:`evaluate`; ``also`` are columns of
+        integers that ``truth_of`` reads beside the query's.
         """
         self._check_indexed()
         known, rows, missing = self.topk_layer.candidate_ids(), 0, 0
-        for batch, exclude in self._with_seen(queries, exclude_seen, batch_size, *others):
+        for batch, exclude in self._with_seen(queries, exclude_seen, batch_size, *others, also=also):
             own, *more = truth_of(batch)
             ids = np.asarray(own)
             if exclude is not None:
@@ -313,8 +321,7 @@ class TopKEncoder(Exportable, SavedWhole, SymbolicBuild, keras.Model):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> TopKEncoder:
-        with keras.saving.custom_object_scope(custom_objects or {}):
-            config = keras.saving.deserialize_keras_object(dict(config))
+        config = keras.saving.deserialize_keras_object(dict(config), custom_objects=custom_objects)
         if config.pop("candidate_id_is_tag"):
             config["candidate_id"] = Tags(config["candidate_id"])
         return cls(**config)

@@ -98,6 +98,8 @@ def to_bags(ids: Any, weights: Any = None, padding_id: int | None = None, name: 
 
     if padding_id == _NO_PADDING:
         raise ValueError(f"padding_id of feature '{name}' must be greater than {_NO_PADDING}. Received: {padding_id}")
+    if values.dtype.is_floating and _for_shapes_only():
+        values = tf.cast(values, tf.int64)
     check_ids(values, name)
     if row_splits is not None and row_splits.dtype != tf.int64:
         row_splits = tf.cast(row_splits, tf.int64)
@@ -112,6 +114,14 @@ def check_ids(values: Any, name: str) -> None:
         raise TypeError(
             f"Ids of feature '{name}' must have dtype int32 or int64. Received: {tf.as_dtype(values.dtype).name}"
         )
+
+
+def _for_shapes_only() -> bool:
+    """Whether Keras runs a model to learn shapes. It has no data then, and takes all inputs for floats, ids too.
+
+    So it builds a subclassed ``keras.Model`` that it loads, before the weights of the layers within can be.
+    """
+    return not tf.executing_eagerly() and tf.compat.v1.get_default_graph().name.startswith("scratch_graph")
 
 
 def batch_of(ids: Any) -> int | None:

@@ -181,8 +181,11 @@ class MultiOptimizer(StepsRows, keras.optimizers.Optimizer):
         for group in self.__dict__["_blocks"]:
             for block in group:
                 own = [variable for variable in block.variables if variable.trainable]
-                if own and not any(variable is known for variable in own for known in variables):
-                    raise ValueError(f"Blocks of a MultiOptimizer must be of the model. Received: {block}")
+                foreign = own and not any(variable is known for variable in own for known in variables)
+                if foreign or not block.variables:
+                    raise ValueError(
+                        f"Blocks of a MultiOptimizer must be of the model, and have weights. Received: {block}"
+                    )
 
     # ---- what is the parts' ----
 

@@ -13,8 +13,9 @@ import keras
 from keras import ops
 
 from merlin_models.blocks.aggregation import concat
-from merlin_models.blocks.base import Block, register
+from merlin_models.blocks.base import Block, register, with_own_arguments
 from merlin_models.blocks.combinators import run_in_sequence
+from merlin_models.blocks.sharing import apart_from_files
 from merlin_models.blocks.symbolic import rank_of
 from merlin_models.schema import ColumnSchema, Schema, Tags
 from merlin_models.tasks.named_metrics import named_metric
@@ -113,7 +114,7 @@ class PredictionTask(Block):
 
     takes_bias: ClassVar[bool] = False
     has_own_loss: ClassVar[bool] = False
-    targets_are_optional: ClassVar[bool] = False  # then ones are as none
+    needs_targets: ClassVar[bool] = True  # False: no targets are the same as ones
     default_loss: ClassVar[str] = ""
     default_metrics: ClassVar[tuple[Any, ...]] = ()
     target_tag: ClassVar[Tags] = Tags.TARGET
@@ -261,7 +262,7 @@ class PredictionTask(Block):
         return self.variable_dtype
 
     def get_config(self) -> dict[str, Any]:
-        return {
+        config = {
             **super().get_config(),
             "target_name": self.target_name,
             "task_name": self._given_task_name,
@@ -270,11 +271,18 @@ class PredictionTask(Block):
             "metrics": self.metric_templates.get_config(),
             "sample_weight": keras.saving.serialize_keras_object(self.sample_weight),
         }
+        return with_own_arguments(self, PredictionTask, config)
 
 
 def snake_case(name: str) -> str:
     """``BinaryAccuracy`` to ``binary_accuracy``, ``AUC`` to ``auc``."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def _name_of_function(function: Any) -> str | None:
+    """As Keras names it: without what scopes cannot have, such as the brackets of a lambda's."""
+    name = getattr(function, "__name__", None)
+    return None if name is None else re.sub(r"\W+", "", name)
 
 
 @register
@@ -286,7 +294,7 @@ class FunctionLoss(keras.losses.Loss):
     """
 
     def __init__(self, function: Any, name: str | None = None, reduction: str = "sum_over_batch_size", **kwargs: Any):
-        super().__init__(name=name or getattr(function, "__name__", None), reduction=reduction, **kwargs)
+        super().__init__(name=name or _name_of_function(function), reduction=reduction, **kwargs)
         self.function = function
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
@@ -297,7 +305,30 @@ class FunctionLoss(keras.losses.Loss):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> FunctionLoss:
-        return cls(**keras.saving.deserialize_keras_object(config))
+        # The function alone: Keras takes every string that is the name of a custom object for this, the loss's name too.
+        function = keras.saving.deserialize_keras_object(config["function"])
+        return cls(**{**config, "function": function})
+
+
+@register
+class FunctionMetric(keras.metrics.MeanMetricWrapper):
+    """The mean of a function of (targets, predictions) that returns one value an example.
+
+    Args:
+        function: a registered function, for saving.
+    """
+
+    def __init__(self, function: Any, name: str | None = None, dtype: Any = None):
+        super().__init__(function, name or _name_of_function(function), dtype)
+        self.function = function
+
+    def get_config(self) -> dict[str, Any]:
+        function = keras.saving.serialize_keras_object(self.function)
+        return {"name": self.name, "dtype": self.dtype, "function": function}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> FunctionMetric:
+        return cls(**{**config, "function": keras.saving.deserialize_keras_object(config["function"])})
 
 
 def as_loss(loss: Any) -> keras.losses.Loss:
@@ -344,7 +375,7 @@ def as_metric(metric: Any) -> keras.metrics.Metric:
     if isinstance(found, keras.metrics.Metric):
         return found
     if callable(found):
-        return keras.metrics.MeanMetricWrapper(found, name=getattr(found, "__name__", None))
+        return FunctionMetric(found)
     raise ValueError(f"A metric must be a Keras metric, its class or its name. Received: {metric!r}")
 
 
@@ -353,7 +384,13 @@ def _renamed(metric: keras.metrics.Metric, prefix: str) -> keras.metrics.Metric:
     # Keras numbers the names that it makes itself: auc, auc_1, ...
     numbered = re.fullmatch(rf"{default}_\d+", metric.name) and not _named_by_arguments(metric)
     own = default if numbered else metric.name
-    return type(metric).from_config({**metric.get_config(), "name": f"{prefix}/{own}"})
+    # Configs of these would ask for a registered function.
+    if type(metric) is FunctionMetric:
+        return FunctionMetric(metric.function, f"{prefix}/{own}", metric.dtype)
+    if type(metric) is keras.metrics.MeanMetricWrapper:
+        return keras.metrics.MeanMetricWrapper(metric._fn, f"{prefix}/{own}", metric.dtype, **metric._fn_kwargs)
+    with apart_from_files():
+        return type(metric).from_config({**metric.get_config(), "name": f"{prefix}/{own}"})
 
 
 def _named_by_arguments(metric: Any) -> bool:

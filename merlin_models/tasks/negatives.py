@@ -16,6 +16,7 @@ from merlin_models.samplers import (
     InBatchSampler,
     as_sampler,
 )
+from merlin_models.schema import ColumnSchema
 
 
 class Pool(NamedTuple):
@@ -108,6 +109,16 @@ class Negatives(keras.layers.Layer):
         if isinstance(sampler, InBatchSampler | CachedCrossBatchSampler):
             return self.item_frequency is not None or not isinstance(self.logq_correction, bool)
         return isinstance(sampler, CachedUniformSampler) or hasattr(sampler, "log_q")
+
+    def check_frequencies(self, column: ColumnSchema) -> None:
+        """Raises ValueError if the ids of a column are more than those whose frequencies are given: a GPU would read on."""
+        known = getattr(self.logq_correction, "log_probabilities", None)
+        if known is None or column.int_domain is None or known.shape[0] >= column.cardinality:
+            return
+        raise ValueError(
+            f"logq_correction must have a frequency for each of the {column.cardinality} ids of '{column.name}', from 0 on. "
+            f"Received: {known.shape[0]}"
+        )
 
     @property
     def only_in_batch(self) -> bool:

@@ -80,7 +80,7 @@ class ItemRetrievalTask(PredictionTask):
     """
 
     has_own_loss = True
-    targets_are_optional = True
+    needs_targets = False
     default_loss = "categorical_crossentropy"
 
     def __init__(
@@ -163,12 +163,20 @@ class ItemRetrievalTask(PredictionTask):
                 f"as of TwoTowerBlock. Received: {received}"
             )
         query, item = self.finish(inputs[self.query_name]), self.finish(inputs[self.item_name])
+        if query.shape[-1] != item.shape[-1]:
+            raise ValueError(
+                f"The vectors of '{self.query_name}' and '{self.item_name}' must have one length, as their products are the "
+                f"scores. Received: {query.shape[-1]} and {item.shape[-1]}"
+            )
         return Vectors(query, item) if is_computing_loss() else self.head([query, item])
 
     def compute_loss(
         self, step: TaskStep, loss: keras.losses.Loss, metrics: Sequence[Any], weighted_metrics: Sequence[Any]
     ) -> Any:
         ids, counted, weights = self.ids_and_weights(step)
+        name = self.item_id_name or getattr(step.schema, "item_id_column_name", None)
+        if name is not None and step.schema is not None and name in step.schema:
+            self.negatives.check_frequencies(step.schema[name])
         encoders = {"encode": self.__dict__["_item_tower"], "finish": self.finish}
         pool = self.negatives(step.outputs.item, ids, **encoders, training=step.training)
         value, rank = softmax_rows(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from merlin_models.blocks import CGCBlock, ExpertsGate, MLPBlock, MMOEBlock, PLEBlock
+from merlin_models.models import Model
 from merlin_models.tasks import BinaryClassificationTask, ParallelPredictionBlock, RegressionTask
 
 NAMES = ["click", "like"]
@@ -157,6 +158,15 @@ def test_names_of_outputs():
 def test_wrong_arguments(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+def test_outputs_are_those_of_the_tasks():
+    tasks = [BinaryClassificationTask("click"), BinaryClassificationTask("buy")]
+    for make in (lambda names: MMOEBlock(names, MLPBlock([4]), 2), lambda names: CGCBlock(names, MLPBlock([4]))):
+        Model(make(["click", "buy"]), *tasks)
+        Model(make([task.task_name for task in tasks]), *tasks)
+        with pytest.raises(ValueError, match=r"must be those of the tasks, .* Received: \['click', 'like'\]"):
+            Model(make(NAMES), *tasks)
 
 
 def test_wrong_number_of_experts():

@@ -171,6 +171,12 @@ def test_regularizer_and_frozen_table():
     layer({"a": np.array([1]), "b": np.array([1])})
     assert float(sum(layer.losses)) == pytest.approx(5.0)
     assert [w.name for w in layer.trainable_weights] == ["a"]
+    layer.trainable = False
+    layer.trainable = True  # Keras passes on changes only
+    assert [w.name for w in layer.trainable_weights] == ["a", "frozen"]
+    layer.tables["a"].trainable = False
+    again = EmbeddingBagCollection.from_config(layer.get_config())
+    assert [name for name, table in again.tables.items() if table.trainable] == ["frozen"]
 
 
 def test_ragged_symbolic_and_in_tf_function():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from keras import ops
 
@@ -134,6 +135,18 @@ def test_catalogue(rng, tmp_path):
         Catalogue()(wanted)
     with pytest.raises(ValueError, match=r"index\(\) must be called before there are items"):
         Catalogue().items()
+
+
+@pytest.mark.parametrize("kind", [BruteForceTopK, Catalogue])
+def test_the_index_of_a_frame_are_the_identifiers(kind, rng):
+    frame = pd.DataFrame(rng.normal(size=(4, 3)), index=pd.Index([7, BIG, 3, 5], name="movieId"))
+    options = {"k": 2} if kind is BruteForceTopK else {}
+    by_index, given = kind(**options).index(frame), kind(**options).index(frame.to_numpy(), frame.index.to_numpy())
+    for one, other in zip(by_index.items(), given.items(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert kind(**options).index(frame, [0, 1, 2, 3]).candidate_ids().tolist() == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match="identifiers must be integers"):
+        kind(**options).index(frame.set_index(pd.Index(list("abcd"))))
 
 
 def test_config_round_trip():

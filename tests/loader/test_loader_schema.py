@@ -6,8 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tensorflow as tf
 from loader_data import small_table
 
+import merlin_models.tf as ml
 from merlin_models.loader.dataset import Dataset
 from merlin_models.loader.tensorflow import KerasSequenceLoader
 
@@ -125,6 +127,41 @@ def test_vectors_are_features():
     loader = KerasSequenceLoader(small_table(), 2, schema=schema)
     assert loader.feature_names == ["item", "genres", "age", "user"]
     assert (loader.cat_names, loader.cont_names) == (["item", "genres"], ["age"])
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+@pytest.mark.parametrize("shape", [(3,), None])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_vectors_are_dense(fixed, shape, shuffle, tmp_path):
+    vectors = np.arange(21, dtype=np.float64).reshape(7, 3)
+    column = pa.array(vectors.tolist(), pa.list_(pa.float64(), 3) if fixed else pa.list_(pa.float64()))
+    pq.write_table(pa.table({"u": np.arange(7), "v": column}), tmp_path / "part.parquet", row_group_size=2)
+    schema = Schema([ColumnSchema.create_categorical("u", 9), ColumnSchema("v", tags=[Tags.EMBEDDING], shape=shape)])
+    loader = KerasSequenceLoader(tmp_path / "part.parquet", 3, schema=schema, shuffle=shuffle)
+    batches = list(loader)
+    if shape is None and not fixed:
+        assert all(isinstance(batch["v"], tf.RaggedTensor) for batch in batches)
+        return
+    assert [batch["v"].shape for batch in batches] == [(3, 3), (3, 3), (1, 3)]
+    for batch in batches:
+        assert batch["v"].dtype == tf.float32
+        np.testing.assert_array_equal(batch["v"], vectors[batch["u"].numpy()[:, 0]])
+    padded = KerasSequenceLoader(tmp_path / "part.parquet", 3, schema=schema, sparse_max={"v": 4}, sparse_as_dense=True)
+    assert padded.peek()["v"].shape == (3, 4)
+
+
+def test_vectors_have_one_length():
+    data = pa.table({"v": [[1.0, 2.0], [3.0]]})
+    schema = Schema([ColumnSchema("v", tags=[Tags.EMBEDDING], shape=(2,))])
+    with pytest.raises(
+        ValueError, match=r"Lists of column 'v', which is tagged embedding, must have the 2 numbers .* a list of 1"
+    ):
+        list(KerasSequenceLoader(data, 2, schema=schema))
+    message = r"'v' must have vectors of one length, dense: .* Received: \((2|None), None\)"
+    for options in ({"output_dims": 4}, {}):
+        block = ml.PretrainedEmbeddings(schema, **options)
+        with pytest.raises(ValueError, match=message):
+            block({"v": tf.ragged.constant([[1.0, 2.0], [3.0]])})
 
 
 def test_a_data_set_brings_its_schema():

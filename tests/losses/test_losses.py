@@ -32,7 +32,7 @@ def reference(name, positive, negatives, valid=None):
             "bpr": lambda d=d: -math.log(sigmoid(d)),
             "bpr-max": lambda d=d, s=s, w=w: -math.log(sigmoid(d) * w) + s**2 * w,
             "top1": lambda top1=top1: top1,
-            "top1_v2": lambda top1=top1: top1 - sigmoid(positive**2) / len(negatives),
+            "top1_v2": lambda top1=top1: top1 - sigmoid(positive**2) / sum(valid),
             "top1-max": lambda top1=top1, w=w: top1 * w,
             "logistic": lambda d=d: math.log(1 + math.exp(-d)),
             "hinge": lambda d=d: max(0.0, 1 - d),

@@ -6,6 +6,7 @@ import warnings
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 from retrieval_data import CATALOGUE, IDS, MOVIES, USERS, interactions
@@ -63,3 +64,29 @@ def test_items_that_are_not_in_the_catalogue_are_misses(model, strategy):
         all_known = model.evaluate(known, item_corpus=recommender, return_dict=True)
     name = "item_retrieval_task/recall_at_10"
     assert some[name] * 100 == pytest.approx(all_known[name] * (100 - missing), abs=1e-4)
+
+
+@pytest.mark.parametrize("form", ["frame", "parquet"])
+def test_rows_by_the_names_of_columns(model, form, tmp_path):
+    rows = {name: value for name, value in interactions(100, seed=5).items() if name in IDS}
+    expected = model.evaluate(rows, item_corpus=CATALOGUE, exclude_seen=rows, return_dict=True)
+    given = pd.DataFrame(rows)
+    if form == "parquet":
+        given.to_parquet(tmp_path / "rows.parquet")
+        given = tmp_path / "rows.parquet"
+    assert model.evaluate(given, item_corpus=CATALOGUE, exclude_seen=rows, return_dict=True) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("form", ["frame", "dictionary"])
+def test_targets_by_the_names_of_columns(form):
+    history = ml.ColumnSchema.create_categorical("seen", MOVIES, value_count=(1, 2))
+    task = ml.SampledSoftmaxTask(history, None, target_name="movieId", metrics=[ml.RecallAt(5)])
+    model = ml.RetrievalModel(ml.InputBlock(ml.Schema([history])), ml.MLPBlock([8]), task)
+    model.compile("adam")
+    rows = {"seen": np.array([[1, 2], [3, 0], [4, 5]]), "movieId": np.array([7, 8, 9])}
+    corpus = model.to_top_k_encoder(k=5)
+    expected = model.evaluate({"seen": rows["seen"]}, rows["movieId"], item_corpus=corpus, return_dict=True)
+    given = rows
+    if form == "frame":
+        given = pd.DataFrame({"seen": [[1, 2], [3], [4, 5]], "movieId": rows["movieId"]})
+    assert model.evaluate(given, item_corpus=corpus, return_dict=True) == pytest.approx(expected)

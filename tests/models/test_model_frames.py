@@ -80,6 +80,89 @@ def test_targets_of_several_tasks_in_a_frame():
         assert model.evaluate(data, y, verbose=0, return_dict=True) == pytest.approx(expected)
 
 
+def binary_losses(model, data):
+    scores, targets = model.predict(data, verbose=0)[:, 0], data["b"].to_numpy()
+    return -(targets * np.log(scores) + (1 - targets) * np.log(1 - scores))
+
+
+def test_weights_belong_to_the_targets_of_a_frame():
+    model, data = model_of(), frame()
+    weights = np.linspace(0, 3, 64)
+    expected = np.mean(weights * binary_losses(model, data))
+    for y in (data["b"], data[["b"]], None):
+        for given in (weights, pd.Series(weights), {"b": weights}):
+            assert model.evaluate(data, y, sample_weight=given, verbose=0)[0] == pytest.approx(expected, rel=1e-5)
+    model.compile("sgd")
+    model.optimizer.learning_rate = 0.0
+    validation = data, None, weights
+    logs = model.fit(data, sample_weight=weights, validation_data=validation, batch_size=64, verbose=0).history
+    assert logs["loss"] == pytest.approx([expected], rel=1e-5)
+    assert logs["val_loss"] == pytest.approx([expected], rel=1e-5)
+    split = model.fit(data, sample_weight=weights, validation_split=0.25, batch_size=64, shuffle=False, verbose=0)
+    parts = weights * binary_losses(model, data)
+    assert split.history["loss"] == pytest.approx([parts[:48].mean()], rel=1e-5)
+    assert split.history["val_loss"] == pytest.approx([parts[48:].mean()], rel=1e-5)
+
+
+def test_weights_of_classes_belong_to_the_targets_of_a_frame():
+    model, data = model_of(), frame()
+    model.compile("sgd")
+    model.optimizer.learning_rate = 0.0
+    expected = np.mean(np.where(data["b"] == 1, 3.0, 1.0) * binary_losses(model, data))
+    for y in (data["b"], data[["b"]], {"b": data["b"].to_numpy()}, data[["b", "r"]], None):
+        logs = model.fit(data, y, class_weight={0: 1.0, 1: 3.0}, batch_size=64, verbose=0).history
+        assert logs["loss"] == pytest.approx([expected], rel=1e-5)
+    with pytest.raises(ValueError, match=r"y must be given where class_weight is, .* Received: y=None"):
+        model.fit(arrays("u", "x"), class_weight={0: 1.0, 1: 3.0}, verbose=0)
+
+
+def test_weights_without_targets():
+    model, rows, weights = model_of(), arrays("u", "x"), np.arange(64.0)
+    for run, options in (
+        (model.fit, {"sample_weight": weights}),
+        (model.evaluate, {"sample_weight": weights}),
+        (model.fit, {"y": np.ones(64), "validation_data": (rows, None, weights)}),
+    ):
+        with pytest.raises(ValueError, match=r"y must be given where sample_weight is, .* Received: y=None"):
+            run(rows, verbose=0, **options)
+
+
+def test_weights_where_pre_makes_the_targets():
+    model, data = model_of(), frame()
+    weights = np.linspace(0, 3, 64)
+    expected = np.mean(weights * binary_losses(model, data))
+
+    def parity(inputs, targets, sample_weight):
+        assert targets is None
+        return inputs, inputs["u"] % 2, sample_weight
+
+    features = arrays("u", "x")
+    assert model.evaluate(features, sample_weight=weights, pre=parity, verbose=0)[0] == pytest.approx(
+        expected, rel=1e-5
+    )
+    model.compile(keras.optimizers.SGD(0.0))
+    validation = (features, None, weights)
+    logs = model.fit(
+        features, sample_weight=weights, pre=parity, validation_data=validation, batch_size=64, verbose=0
+    ).history
+    assert (logs["loss"], logs["val_loss"]) == (pytest.approx([expected]), pytest.approx([expected]))
+
+
+def test_weights_of_a_retrieval_model_without_targets():
+    schema = ml.Schema(
+        [ml.ColumnSchema.create_categorical(name, 20, tags=[tag]) for name, tag in [("u", "user_id"), ("i", "item_id")]]
+    )
+    model = ml.MatrixFactorizationModel(schema, dim=4)
+    model.compile(keras.optimizers.SGD(0.0), metrics=[ml.RecallAt(1)], weighted_metrics=[ml.MRRAt(2)])
+    rows, weights = {"u": np.arange(1, 9), "i": np.arange(11, 19)}, np.arange(8.0)
+    expected = model.evaluate(rows, np.ones(8), sample_weight=weights, return_dict=True, verbose=0)
+    for given in (weights, pd.Series(weights)):
+        assert model.evaluate(rows, sample_weight=given, return_dict=True, verbose=0) == pytest.approx(expected)
+    logs = model.fit(rows, sample_weight=weights, validation_data=(rows, None, weights), verbose=0).history
+    for name, value in expected.items():
+        assert (logs[name], logs[f"val_{name}"]) == (pytest.approx([value]), pytest.approx([value]))
+
+
 def test_rows_of_classes_in_a_frame():
     rows = pd.get_dummies(frame()["u"] % 3)
     model = model_of(ml.MultiClassClassificationTask("class", 3, loss="categorical_crossentropy"))

@@ -198,6 +198,7 @@ def test_what_was_frozen_before_stays_so():
     assert [variable.name for variable in mlp.trainable_variables] == ["kernel"]
 
 
+@pytest.mark.filterwarnings("error:Skipping variable loading")
 def test_frozen_blocks_of_a_file(tmp_path):
     model = small_model()
     inputs, mlp, _ = model.blocks
@@ -209,6 +210,85 @@ def test_frozen_blocks_of_a_file(tmp_path):
     assert [variable.shape for variable in again.trainable_variables] == [(16, 1), (1,)]
     again.unfreeze_blocks("MLPBlock")
     assert len(again.trainable_variables) == 4
+
+
+@pytest.mark.parametrize("kind", ["adam", "dense", "multi"])
+@pytest.mark.filterwarnings("error:Skipping variable loading")
+def test_frozen_blocks_keep_their_optimizer_state_in_a_file(kind, tmp_path):
+    def losses(each):
+        return each.fit(*ratings(64), shuffle=False, epochs=2, verbose=0).history["loss"]
+
+    model = small_model()
+    inputs, mlp, _ = model.blocks
+    optimizer = ml.MultiOptimizer([ml.OptimizerBlocks("adagrad", mlp)], "adam") if kind == "multi" else "adam"
+    model.compile(optimizer, embedding_optimizer="dense" if kind == "dense" else "auto")
+    losses(model)
+    model.freeze_blocks([mlp, inputs])
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert [variable.shape for variable in again.trainable_variables] == [(16, 1), (1,)]
+    assert losses(again) == pytest.approx(losses(model), rel=1e-6)
+    for each in (model, again):
+        each.unfreeze_blocks(list(each.blocks)[:2])
+    assert losses(again) == pytest.approx(losses(model), rel=1e-6)
+    again.save(tmp_path / "again.keras")
+    assert losses(keras.models.load_model(tmp_path / "again.keras")) == pytest.approx(losses(again), rel=1e-6)
+
+
+def model_of_table(**options):
+    table = ml.EmbeddingTable(8, ml.ColumnSchema.create_categorical("movieId", 40), **options)
+    model = ml.Model(table, ml.MLPBlock([4]), ml.BinaryClassificationTask("rating_b"))
+    model.compile("adam")
+    return model, table
+
+
+@pytest.mark.filterwarnings("error:Skipping variable loading")
+def test_a_table_that_was_made_frozen_can_be_trained(tmp_path):
+    model, table = model_of_table(trainable=False)
+    weights = {"table": table.table, "kernel": model.blocks[1].layers[0].kernel}
+    assert not table.trainable
+    assert trained(model, weights) == ["kernel"]
+    model.save(tmp_path / "frozen.keras")
+    for change in (lambda each: setattr(each[0], "trainable", True), lambda each: each.unfreeze_blocks(each[0])):
+        loaded = keras.models.load_model(tmp_path / "frozen.keras")
+        assert not loaded[0].trainable
+        change(loaded)
+        loaded.compile("adam")
+        assert trained(loaded, {"table": loaded[0].table}) == ["table"]
+        loaded.save(tmp_path / "trained.keras")
+        again = keras.models.load_model(tmp_path / "trained.keras")
+        assert trained(again, {"table": again[0].table}) == ["table"]
+
+
+def test_tables_that_were_made_frozen_stay_so_below_a_block_that_is_unfrozen(tmp_path):
+    columns = [ml.ColumnSchema.create_categorical(name, 40) for name in ("movieId", "userId")]
+    tables = ml.Embeddings(ml.Schema(columns), dim=8, trainable={"movieId": False})
+    model = ml.Model(ml.InputBlockV2(ml.Schema(columns), categorical=tables), ml.BinaryClassificationTask("rating_b"))
+    model.compile("adam")
+    model.freeze_blocks(model[0])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    for each in (model, loaded):
+        each.unfreeze_blocks(each[0])
+        assert [variable.name for variable in each[0].trainable_variables] == ["userId"]
+    loaded.unfreeze_blocks(loaded[0]["categorical"])
+    assert [variable.name for variable in loaded[0].trainable_variables] == ["movieId", "userId"]
+
+
+@pytest.mark.filterwarnings("error:Skipping variable loading")
+@pytest.mark.parametrize("combiner", [None, keras.layers.Dense(3)])
+def test_a_table_that_is_frozen_later_is_so_in_a_file(combiner, tmp_path):
+    column = ml.ColumnSchema.create_categorical("genres", 8, value_count=(0, 10))
+    table = ml.EmbeddingTable(8, column, sequence_combiner=combiner, aggregation="concat")
+    model = ml.Model(table, keras.layers.GlobalAveragePooling1D(), ml.BinaryClassificationTask("rating_b"))
+    model.compile("adam")
+    model.freeze_blocks(table)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert not again[0].trainable
+    assert len(again.trainable_variables) == 2
+    again.unfreeze_blocks(again[0])
+    assert len(again.trainable_variables) == (3 if combiner is None else 5)
 
 
 def test_blocks_by_name():

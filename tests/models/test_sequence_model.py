@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 
@@ -178,3 +179,20 @@ def test_replace_masked_embeddings(rng):
     np.testing.assert_array_equal(block(x), x)  # nothing is masked
     with pytest.raises(ValueError, match=r"Inputs must be one tensor \(batch, length, dim\). Received shape: \(2, 4\)"):
         ml.ReplaceMaskedEmbeddings()(np.ones((2, 4)))
+
+
+@pytest.mark.parametrize("run", ["fit", "evaluate"])
+def test_items_that_the_model_reads_are_no_targets_by_themselves(run):
+    model, items = model_of(ml.GPT2Block(16, 2, 1)), sessions(np.random.default_rng(0), 8)
+    model.compile("adam")
+    call = getattr(model, run)
+    for data in (
+        batches(items),
+        {"item": items},
+        ml.Loader(pd.DataFrame({"item": items.to_list()}), 4, cat_names=["item"]),
+    ):
+        with pytest.raises(
+            ValueError, match=r"y must have the targets \['item'\], or pre= make them, .* Received: y=None"
+        ):
+            call(data, verbose=0)
+    call({"item": items}, items, verbose=0)  # given, they are the user's choice

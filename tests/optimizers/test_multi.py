@@ -279,8 +279,12 @@ def test_wrong_blocks():
         block(np.ones((1, 2)))
         return ml.MultiOptimizer([ml.OptimizerBlocks("sgd", block)])
 
-    with pytest.raises(ValueError, match="Blocks of a MultiOptimizer must be of the model"):
-        model_with(foreign, run_eagerly=True).fit(*batch(), verbose=0)
+    def never_built(model, large, small):
+        return ml.MultiOptimizer([ml.OptimizerBlocks("sgd", ml.MLPBlock([2]))])
+
+    for make in (foreign, never_built):
+        with pytest.raises(ValueError, match="Blocks of a MultiOptimizer must be of the model"):
+            model_with(make, run_eagerly=True).fit(*batch(), verbose=0)
     model = model_with(three)
     with pytest.raises(ValueError, match="No gradients provided for any variable"):
         model.optimizer.apply([None] * len(model.trainable_variables), model.trainable_variables)

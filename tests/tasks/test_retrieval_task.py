@@ -229,6 +229,18 @@ def test_config(rng):
 
 def test_errors(rng):
     inputs = vectors(rng)
+    with pytest.raises(ValueError, match=r"vectors of 'query' and 'item' must have one length, .* Received: 5 and 4"):
+        ml.ItemRetrievalTask(normalize=False)({"query": inputs["query"], "item": inputs["item"][:, :4]})
+    for number in (40, 41):
+        task = ml.ItemRetrievalTask(logq_correction=ml.PopularityLogitsCorrection(number))
+        if number == 41:  # ids 0 to 40
+            run(task, inputs, np.arange(9))
+            continue
+        with pytest.raises(
+            ValueError,
+            match=r"logq_correction must have a frequency for each of the 41 ids of 'movieId', .* Received: 40",
+        ):
+            run(task, inputs, np.arange(9))
     with pytest.raises(
         ValueError, match=r"must be a dictionary with 'query' and 'item', as of TwoTowerBlock. Received: \['query'\]"
     ):
@@ -367,9 +379,8 @@ def test_pairwise_losses(rng, name):
     scores = (query @ item.T / 0.5).astype(np.float32)
     metric = ml.MRRAt(9)
     value = run(ml.ItemRetrievalTask(name, softmax_temperature=0.5), inputs, np.arange(9), targets, metrics=[metric])
-    if name != "top1_v2":  # which has the number of candidates in it, the positive here too
-        expected = ml.losses.loss_registry.parse(name)(np.eye(9, dtype=np.float32), scores, sample_weight=targets)
-        np.testing.assert_allclose(value, expected, rtol=1e-4)
+    expected = ml.losses.loss_registry.parse(name)(np.eye(9, dtype=np.float32), scores, sample_weight=targets)
+    np.testing.assert_allclose(value, expected, rtol=1e-4)
     rank = (scores > np.diag(scores)[:, None]).sum(1)
     np.testing.assert_allclose(metric.result(), (1 / (1 + rank))[targets > 0].mean(), rtol=1e-5)
 

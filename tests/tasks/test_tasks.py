@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+import merlin_models.tf as ml
 from merlin_models.blocks import MLPBlock
 from merlin_models.schema import ColumnSchema, Schema, Tags
 from merlin_models.tasks import (
@@ -102,6 +103,31 @@ def test_loss_from_anything(loss, expected):
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(found))
     y_true, y_pred = np.array([[1.0], [0.0]]), np.array([[0.2], [0.5]])
     assert float(again(y_true, y_pred)) == pytest.approx(float(found(y_true, y_pred)))
+
+
+def test_functions_without_a_registration_are_losses_and_metrics(tmp_path):
+    def off(targets, predictions):
+        return keras.ops.mean(keras.ops.abs(keras.ops.cast(targets, predictions.dtype) - predictions), axis=-1)
+
+    schema = ml.Schema([ml.ColumnSchema.create_categorical("u", 9)])
+    features, targets = {"u": np.arange(8)}, np.arange(8) % 2
+    for loss in (off, lambda targets, predictions: off(targets, predictions)):
+        model = ml.Model(
+            ml.InputBlock(schema), BinaryClassificationTask("y", loss=loss, metrics=[off, lambda y, p: off(y, p)])
+        )
+        model.compile("sgd")
+        model.fit(features, targets, verbose=0)
+        results = model.evaluate(features, targets, verbose=0, return_dict=True)
+        expected = np.abs(targets[:, None] - model.predict(features, verbose=0)).mean()
+        names = ["loss", *(f"y/binary_classification_task/{name}" for name in ("off", "lambda"))]
+        assert [results[name] for name in names] == pytest.approx([expected] * 3)
+        model.compile("sgd", loss=loss, metrics=[off])
+        assert model.evaluate(features, targets, verbose=0)[:2] == pytest.approx([expected] * 2)
+    model = ml.Model(ml.InputBlock(schema), BinaryClassificationTask("y", loss=off, metrics=[off]))
+    model.compile("sgd")
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras", custom_objects={"off": off})
+    assert loaded.evaluate(features, targets, verbose=0) == pytest.approx(model.evaluate(features, targets, verbose=0))
 
 
 def test_function_loss_takes_sample_weights():
