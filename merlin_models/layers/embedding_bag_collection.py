@@ -110,6 +110,7 @@ class EmbeddingBagCollection(InCheckpoints, keras.layers.Layer):
             **kwargs: of the class.
 
         Raises:
+            TypeError: for embedding_options of another kind.
             ValueError: if no column is left, one has no int_domain, or columns of one domain differ in their largest id or
                 their options.
 
@@ -121,7 +122,9 @@ class EmbeddingBagCollection(InCheckpoints, keras.layers.Layer):
             >>> layer.table_config("movieId").output_dim
             20
         """
-        options = embedding_options or EmbeddingOptions()
+        options = EmbeddingOptions() if embedding_options is None else embedding_options
+        if not isinstance(options, EmbeddingOptions):
+            raise TypeError(f"embedding_options must be EmbeddingOptions. Received: {options!r}")
         kwargs.setdefault("l2_reg", options.embeddings_l2_reg)
         return cls(options.features(selected(schema, tags)), **kwargs)
 

@@ -74,10 +74,19 @@ class BruteForceTopK(Catalogue):
         self._k = k
 
     def index(self, candidates: Any, identifiers: Any = None) -> BruteForceTopK:
-        """As of :class:`Catalogue`.
+        """Takes items in the place of those before.
+
+        Args:
+            candidates: (candidates, dim), float.
+            identifiers: (candidates,), integers, each once. If None the index of a DataFrame, such as ``item_embeddings``
+                returns, else 0, 1, ...
+
+        Returns:
+            The layer.
 
         Raises:
-            ValueError: as there; for NaN or infinity among the candidates; for the identifier -1, which stands for none.
+            ValueError: if there are fewer candidates than k, or more than the capacity, identifiers occur twice, shapes do
+                not fit, candidates have NaN or infinity, or an identifier is -1, which stands for none.
         """
         check_rankable(candidates, identifiers)
         return super().index(candidates, identifiers)

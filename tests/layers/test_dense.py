@@ -27,14 +27,18 @@ def results(layer, x, upstream, training=True):
 @pytest.mark.parametrize("shape", [(7, 4), (1, 3), (0, 5), (3, 5, 6), (513, 33)], ids=str)
 @pytest.mark.parametrize("units", [1, 17])
 def test_numbers_of_keras(rng, on_device, policy, unit, shape, units):
-    ours, theirs = (kind(units, activation="tanh", dtype=policy) for kind in (Dense, keras.layers.Dense))
+    ours, theirs, exact = (
+        kind(units, activation="tanh", dtype=dtype)
+        for kind, dtype in ((Dense, policy), (keras.layers.Dense, policy), (keras.layers.Dense, "float64"))
+    )
     x = tf.constant(rng.normal(size=shape), tf.float32)
     upstream = tf.constant(rng.normal(size=(*shape[:-1], units)), tf.float32)
-    for layer in (ours, theirs):
+    for layer in (ours, theirs, exact):
         layer.build(shape)
     ours.bias.assign(rng.normal(size=units))
     theirs.set_weights(ours.get_weights())
-    for actual, expected in zip(results(ours, x, upstream), results(theirs, x, upstream), strict=True):
+    exact.set_weights(ours.get_weights())
+    for actual, expected in zip(results(ours, x, upstream), results(exact, x, upstream), strict=True):
         size = np.abs(expected).max() if expected.size else 0.0
         np.testing.assert_allclose(actual, expected, rtol=unit, atol=unit * size + 1e-30)
     for actual, expected in zip(results(ours, x, upstream, False), results(theirs, x, upstream, False), strict=True):

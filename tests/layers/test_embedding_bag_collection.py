@@ -299,3 +299,8 @@ def test_config_and_file(tmp_path, l2_reg):
     np.testing.assert_array_equal(again.predict(INPUTS, verbose=0), model.predict(INPUTS, verbose=0))
     assert again.evaluate(INPUTS, target, verbose=0) == pytest.approx(model.evaluate(INPUTS, target, verbose=0))
     assert next(x for x in again.layers if isinstance(x, EmbeddingBagCollection)).get_config() == layer.get_config()
+
+
+def test_embedding_options_are_of_their_class():
+    with pytest.raises(TypeError, match=r"embedding_options must be EmbeddingOptions\. Received: \{'infer"):
+        EmbeddingBagCollection.from_schema(SCHEMA, {"infer_embedding_sizes": True})

@@ -215,11 +215,11 @@ def test_sample_weights_without_y(targets):
     weighted = model.evaluate(x, y, **options)
     assert weighted != model.evaluate(x, y, verbose=0)
     if targets == ["b"]:
-        with pytest.raises(ValueError, match=r"sample_weight must come with y, .* \['b'\] .*Received: y=None"):
+        with pytest.raises(ValueError, match="y must be given where sample_weight is"):
             model.evaluate({"u": x["u"]}, **options)
-        with pytest.raises(ValueError, match=r"class_weight must come with y"):
+        with pytest.raises(ValueError, match="y must be given where class_weight is"):
             model.fit({"u": x["u"]}, class_weight={0: 1.0, 1: 2.0}, verbose=0)
-        with pytest.raises(ValueError, match=r"sample_weight must come with y"):
+        with pytest.raises(ValueError, match="y must be given where sample_weight is"):
             model.fit(x, y, validation_data=({"u": x["u"]}, None, weights), verbose=0)
         assert model.fit(x, class_weight={0: 0.0, 1: 0.0}, verbose=0).history["loss"] == [0.0]
         weighted = model.evaluate(x, y, **options)
