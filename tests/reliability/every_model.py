@@ -203,8 +203,8 @@ def _spec(x):
 
 
 def numbers(outputs):
-    """Outputs of a model or an export as arrays."""
-    outputs = outputs.values() if isinstance(outputs, dict) else [outputs]
+    """Outputs of a model or an export as arrays, by their names: a loaded dictionary has no order."""
+    outputs = [outputs[name] for name in sorted(outputs)] if isinstance(outputs, dict) else [outputs]
     flat = [x.flat_values if isinstance(x, tf.RaggedTensor) else x for x in outputs]
     return [np.array(tf.cast(x, tf.float64)) for x in flat]
 
