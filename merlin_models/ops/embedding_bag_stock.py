@@ -99,7 +99,7 @@ def _prepare(features: list[Bags], names: list[str], combiners: set[str]) -> lis
         num_bags, num_values = ends[-1], bases[-1] + tf.cast(counts[-1], tf.int64) + 1
     # Of each bag: its feature, its number in it, and where it begins.
     feature = tf.searchsorted(ends, tf.range(num_bags), side="right")
-    number = tf.cast(tf.range(num_bags) - tf.gather(firsts, feature), tf.int32)
+    number = tf.range(num_bags) - tf.gather(firsts, feature)
     split = tf.concat(splits, axis=0)
     start = split + tf.gather(bases, feature)
     falls = (start[1:] < start[:-1]) & tf.equal(feature[1:], feature[:-1])
@@ -108,7 +108,8 @@ def _prepare(features: list[Bags], names: list[str], combiners: set[str]) -> lis
     with tf.control_dependencies([check]):
         start = tf.identity(start)
 
-    # Of each value: its bag, counted from 1 (a GPU's subtractions of int32 are the host's), and that one's number.
+    # Of each value: its bag, counted from 1 as subtracting int32 is the host's even on a GPU, and that one's number, int64
+    # for the same reason: so are joining and splitting.
     dtype = tf.int64 if any(each.dtype == tf.int64 for each in values) else tf.int32
     ids = _joined([tf.cast(each, dtype) for each in values], 0)
     weights = _weights(features, values)
@@ -123,7 +124,7 @@ def _prepare(features: list[Bags], names: list[str], combiners: set[str]) -> lis
         start = tf.searchsorted(bag, tf.range(1, tf.cast(num_bags, tf.int32) + 2), out_type=tf.int64)
         with tf.device(HOST):
             lengths = tf.identity(tf.gather(start, ends) - tf.gather(start, firsts))
-    place = tf.gather(tf.concat([[0], number], axis=0), bag)
+    place = tf.gather(tf.concat([tf.zeros([1], tf.int64), number], axis=0), bag)
     divisors = {}
     if combiners - {"sum"}:
         totals = tf.cast(start[1:] - start[:-1], tf.float32)
