@@ -23,8 +23,11 @@ inline void CheckLaunch(const char* kernel) { CheckCuda(cudaGetLastError(), kern
 
 // What kernels need that move 16 bytes at once. Arrays through DLPack may begin anywhere.
 inline bool IsAligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
-inline std::string Misaligned(const void* pointer) {
-  return Concat(reinterpret_cast<uintptr_t>(pointer) % 16, " bytes behind one");
+template <typename... Parts>
+void CheckAligned(const void* pointer, const Parts&... rule) {
+  if (IsAligned(pointer)) return;
+  throw InvalidArgument(
+      Concat(rule..., ". Received: ", reinterpret_cast<uintptr_t>(pointer) % 16, " bytes behind one"));
 }
 
 // More shared memory than a kernel has by itself, once for each device: the attribute belongs to the current one.

@@ -71,8 +71,8 @@ void CheckLookupInteraction(const Interaction& call, const BagBatch& bags) {
         "Tables must be float32, or of the dtype of the output. Received: ", NameOf(bags.table_dtype));
   for (const InteractionPart& part : call.parts) {
     for (const void* begin : {part.data, static_cast<const void*>(part.grad)}) {
-      Check(IsAligned(begin), "The dense feature and gradients must begin at a multiple of 16 bytes in ",
-            "lookup_interaction on CUDA. Received: ", Misaligned(begin));
+      CheckAligned(begin, "The dense feature and gradients must begin at a multiple of 16 bytes in ",
+                   "lookup_interaction on CUDA");
     }
   }
   Check(!call.concat_first || call.parts.size() == 2,
@@ -80,9 +80,8 @@ void CheckLookupInteraction(const Interaction& call, const BagBatch& bags) {
   for (size_t f = 0; f < bags.features.size(); ++f) {
     const BagFeature& feature = bags.features[f];
     const BagTable& table = bags.tables[feature.table];
-    Check(IsAligned(table.rows),
-          "Tables must begin at a multiple of 16 bytes in lookup_interaction on CUDA. Received: ",
-          Misaligned(table.rows), " for feature '", bags.names[f], "'");
+    CheckAligned(table.rows, "The table of feature '", bags.names[f],
+                 "' must begin at a multiple of 16 bytes in lookup_interaction on CUDA");
     Check(table.dim == call.dim, "Tables must have the last dimension of the dense feature, ", call.dim,
           ". Received: ", table.dim, " for feature '", bags.names[f], "'");
     Check(feature.row_splits == nullptr && feature.weights == nullptr && feature.combiner != Combiner::kMax &&

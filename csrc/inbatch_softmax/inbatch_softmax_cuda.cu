@@ -195,9 +195,8 @@ void InbatchSoftmaxForwardCuda(const InbatchSoftmax& call, void* workspace, void
   if (call.batch == 0) return;
   const cudaStream_t stream = static_cast<cudaStream_t>(stream_pointer);
   const Plan plan(call, false);
-  Check(IsAligned(call.mean), "mean must begin at a multiple of 16 bytes on CUDA. Received: ", Misaligned(call.mean));
-  Check(IsAligned(workspace),
-        "workspace must begin at a multiple of 16 bytes on CUDA. Received: ", Misaligned(workspace));
+  CheckAligned(call.mean, "mean must begin at a multiple of 16 bytes on CUDA");
+  CheckAligned(workspace, "workspace must begin at a multiple of 16 bytes on CUDA");
   const Parts parts = Arrange(call, nullptr, plan, workspace);
   Prepare(call, plan, parts.prepare, false, stream);
   RunPass(call.mean ? Pass::kForward : Pass::kLoss, plan, parts.pass, stream);
@@ -223,8 +222,7 @@ void InbatchSoftmaxBackwardCuda(const InbatchSoftmax& call, const InbatchSoftmax
     return;
   }
   const Plan plan(call, true);
-  Check(IsAligned(workspace),
-        "workspace must begin at a multiple of 16 bytes on CUDA. Received: ", Misaligned(workspace));
+  CheckAligned(workspace, "workspace must begin at a multiple of 16 bytes on CUDA");
   const Parts parts = Arrange(call, &grads, plan, workspace);
   const unsigned query_blocks = BlocksOf(call.batch, kFinishWarps);
   if (call.candidates > 0) {
