@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from merlin_models.layers.catalogue import as_int64
 from merlin_models.loader.parquet import open_source
 from merlin_models.schema import Schema, Tags
 
@@ -85,10 +86,10 @@ def targets_of(schema: Schema, target_columns: str | Sequence[str] | None) -> li
 
 
 def require_ids(name: str, ids: np.ndarray) -> np.ndarray:
-    """int64 ids; ValueError unless they are integers of at least 0."""
+    """int64 ids; ValueError unless they are integers of at least 0 and less than 2**63."""
     if ids.dtype.kind not in "iu" or (ids.size and ids.min() < 0):
         raise ValueError(
             f"Column '{name}' must hold integer ids of at least 0. Received: dtype {ids.dtype}, "
             f"smallest {ids.min() if ids.size else None}."
         )
-    return ids.astype(np.int64)
+    return as_int64(f"Column '{name}'", ids)

@@ -109,6 +109,8 @@ def test_wrong_use_of_recommenders(fixed, tmp_path):
         model.fit({"user": [-1], "movie": [2], "like": [1]})
     with pytest.raises(ValueError, match=r"Column 'movie' must hold integer ids"):
         model.fit({"user": [1], "movie": [2.0], "like": [1]})
+    with pytest.raises(ValueError, match=r"Column 'movie' must be less than 2\*\*63. Received: 9223372036854775813"):
+        model.fit({"user": [1], "movie": np.array([2**63 + 5], np.uint64), "like": [1]})
     with pytest.raises(ValueError, match=r"Column 'like' must hold finite numbers"):
         model.fit({"user": [1], "movie": [2], "like": [np.nan]})
     with pytest.raises(ValueError, match=r"train must have rows whose target is not 0"):
