@@ -28,9 +28,8 @@ class Dense(keras.layers.Dense):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         if not training or self.bias is None:
             return super().call(inputs, training=training)
-        bias = ops.reshape(
-            self.bias, (self.units,)
-        )  # a tensor: no variable may be used in what has a gradient of its own
+        # A tensor: what has a gradient of its own may use no variable.
+        bias = ops.reshape(self.bias, (self.units,))
         x = _add_bias(ops.matmul(inputs, self.kernel), bias)
         return x if self.activation is None else self.activation(x)
 
