@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from merlin_models.layers.catalogue import NO_ID, as_candidates
-from merlin_models.layers.top_k import TopKPrediction, as_excluded, check_rankable
+from merlin_models.layers.top_k import TopKPrediction, as_excluded
 
 
 @keras.saving.register_keras_serializable(package="merlin_models")
@@ -57,8 +57,7 @@ class ApproximateTopK(keras.layers.Layer):
 
     def index(self, candidates: Any, identifiers: Any = None) -> ApproximateTopK:
         """Takes a catalogue in the place of the one before; as of :class:`BruteForceTopK`, but of any size."""
-        check_rankable(candidates, identifiers)
-        candidates, identifiers = as_candidates(candidates, identifiers)
+        candidates, identifiers = as_candidates(candidates, identifiers, ranked=True)
         self._check_k(len(candidates))
         faiss = _faiss()
         graph = faiss.IndexHNSWFlat(candidates.shape[1], self._sizes["neighbours"], faiss.METRIC_INNER_PRODUCT)

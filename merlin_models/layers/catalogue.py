@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -36,6 +36,7 @@ class Catalogue(keras.layers.Layer):
     """
 
     min_candidates = 1
+    ranks: ClassVar[bool] = False  # whether vectors must have a place in an order, see as_candidates
 
     def __init__(self, capacity: int | None = None, chunk_size: int = 8192, **kwargs: Any):
         super().__init__(**kwargs)
@@ -57,9 +58,9 @@ class Catalogue(keras.layers.Layer):
 
         Raises:
             ValueError: if there are fewer candidates than k, or more than the capacity, identifiers occur twice, or shapes
-                do not fit.
+                do not fit; where they are ranked, for NaN or infinity and for the identifier -1, which stands for none.
         """
-        candidates, identifiers = as_candidates(candidates, identifiers)
+        candidates, identifiers = as_candidates(candidates, identifiers, self.ranks)
         number, dim = candidates.shape
         if number < self.min_candidates:
             raise ValueError(f"k must be at most the number of candidates, {number}. Received: {self.min_candidates}")
@@ -141,11 +142,12 @@ class Catalogue(keras.layers.Layer):
         return {**super().get_config(), "capacity": self.capacity, "chunk_size": self.chunk_size}
 
 
-def as_candidates(candidates: Any, identifiers: Any) -> tuple[np.ndarray, np.ndarray]:
+def as_candidates(candidates: Any, identifiers: Any, ranked: bool) -> tuple[np.ndarray, np.ndarray]:
     """Vectors (candidates, dim) float32 and identifiers (candidates,) int64, in the order of identifiers.
 
     Raises:
-        ValueError: if shapes differ from these, identifiers are not integers, are 2**63 or more, or occur twice.
+        ValueError: if shapes differ from these, identifiers are not integers, are 2**63 or more, or occur twice; where
+            candidates are ``ranked``, for those that have no place in an order, and for the identifier that stands for none.
     """
     if isinstance(candidates, pd.DataFrame):
         identifiers = candidates.index.to_numpy() if identifiers is None else identifiers
@@ -160,6 +162,14 @@ def as_candidates(candidates: Any, identifiers: Any) -> tuple[np.ndarray, np.nda
             f"identifiers must be integers of the shape ({number},). Received: {identifiers.dtype} {identifiers.shape}"
         )
     identifiers = as_int64("identifiers", identifiers.reshape(-1))
+    if ranked:
+        rows = np.flatnonzero(~np.isfinite(candidates).all(axis=1))
+        if len(rows):
+            raise ValueError(
+                f"candidates must be finite. Received: NaN or infinity in {len(rows)} of them, at {rows[:5].tolist()}"
+            )
+        if np.any(identifiers == NO_ID):
+            raise ValueError(f"identifiers must not have {NO_ID}, which stands for none. Received: {NO_ID}")
     order = np.argsort(identifiers, kind="stable")
     identifiers = identifiers[order]
     repeated = identifiers[1:][identifiers[1:] == identifiers[:-1]]

@@ -65,6 +65,8 @@ class BruteForceTopK(Catalogue):
         [[8589934593, 10]]
     """
 
+    ranks = True
+
     def __init__(self, k: int = 10, capacity: int | None = None, chunk_size: int = 8192, **kwargs: Any):
         super().__init__(capacity, chunk_size, **kwargs)
         if not isinstance(k, int) or k < 1:
@@ -72,24 +74,6 @@ class BruteForceTopK(Catalogue):
         if capacity is not None and capacity < k:
             raise ValueError(f"capacity must be at least k = {k}. Received: {capacity}")
         self._k = k
-
-    def index(self, candidates: Any, identifiers: Any = None) -> BruteForceTopK:
-        """Takes items in the place of those before.
-
-        Args:
-            candidates: (candidates, dim), float.
-            identifiers: (candidates,), integers, each once. If None the index of a DataFrame, such as ``item_embeddings``
-                returns, else 0, 1, ...
-
-        Returns:
-            The layer.
-
-        Raises:
-            ValueError: if there are fewer candidates than k, or more than the capacity, identifiers occur twice, shapes do
-                not fit, candidates have NaN or infinity, or an identifier is -1, which stands for none.
-        """
-        check_rankable(candidates, identifiers)
-        return super().index(candidates, identifiers)
 
     @property
     def k(self) -> int:
@@ -166,18 +150,6 @@ def as_excluded(exclude: Any, batch: int | None) -> Any:
     if None not in (batch, exclude.shape[0]) and exclude.shape[0] != batch:
         raise ValueError(f"exclude must have a row for each of {batch} queries. Received: {tuple(exclude.shape)}")
     return exclude
-
-
-def check_rankable(candidates: Any, identifiers: Any = None) -> None:
-    """Raises ValueError for candidates that have no place in an order, and for the identifier that stands for none."""
-    finite = np.isfinite(np.asarray(ops.convert_to_numpy(candidates), np.float32))
-    if not finite.all():
-        rows = np.flatnonzero(~finite.reshape(len(finite), -1).all(axis=1))
-        raise ValueError(
-            f"candidates must be finite. Received: NaN or infinity in {len(rows)} of them, at {rows[:5].tolist()}"
-        )
-    if identifiers is not None and np.any(np.asarray(ops.convert_to_numpy(identifiers)) == NO_ID):
-        raise ValueError(f"identifiers must not have {NO_ID}, which stands for none. Received: {NO_ID}")
 
 
 def _without(scores: Any, places: Any) -> Any:

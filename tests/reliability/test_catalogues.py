@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 
@@ -32,6 +33,8 @@ def test_candidates_without_a_place_in_an_order(kind):
             top_k.index(vectors)
     with pytest.raises(ValueError, match=r"identifiers must not have -1, which stands for none\. Received: -1"):
         top_k.index(VECTORS, np.arange(-3, 3))
+    with pytest.raises(ValueError, match=r"identifiers must not have -1, which stands for none\. Received: -1"):
+        top_k.index(pd.DataFrame(VECTORS, index=np.arange(-3, 3)))
     with pytest.raises(ValueError, match=r"identifiers must be less than 2\*\*63\. Received: 9223372036854775813"):
         top_k.index(VECTORS, BIG)
     queries = np.array([[1, 2, 3, 4], [np.nan, 0, 0, 0]], np.float32)  # what failed left the catalogue as it was
