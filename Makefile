@@ -6,6 +6,7 @@
 #   make docs                           build the documentation's pages into build/site
 #   make test-slow                      run those that take longer than a change can wait for
 #   make sanitize | sanitize-cuda       run the kernels under AddressSanitizer and UBSan; under compute-sanitizer
+#   make sanitize-package               run the package beneath TensorFlow under AddressSanitizer
 #   make build MERLIN_CUDA=OFF          build for this machine and install into .venv
 #   make wheel                          build a wheel for others into dist/, for all GPU architectures
 #   make lint | format | bench | instruction-counts | cuda-check | clean | distclean
@@ -20,6 +21,8 @@ OUTPUT ?= quickstart_output
 # Processes that run tests side by side; each needs about 3 GB. 0: in this one.
 WORKERS ?= 2
 ARGS ?=
+# A process of the tests' that dies is a failure and the end; xdist would start another, and with --dist loadfile wait for it for ever.
+XDIST := -n $(WORKERS) --max-worker-restart 0
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -30,7 +33,7 @@ export DASK_DATAFRAME__QUERY_PLANNING := False
 export DASK_DATAFRAME__CONVERT_STRING := False
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: build wheel test test-slow sanitize sanitize-cuda quickstart docs lint format bench instruction-counts cuda-check clean distclean FORCE
+.PHONY: build wheel test test-slow sanitize sanitize-package sanitize-cuda quickstart docs lint format bench instruction-counts cuda-check clean distclean FORCE
 .DELETE_ON_ERROR:
 
 build: $(STAMPS)/package
@@ -39,15 +42,15 @@ quickstart: $(STAMPS)/package
 	$(PY) examples/quickstart.py --output $(OUTPUT) $(ARGS)
 
 test: $(STAMPS)/package $(STAMPS)/dev
-	$(PY) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	$(PY) -m pytest $(XDIST) --dist loadfile $(ARGS)
 
 # Faults, abuse and hypothesis at length: docs/reliability.md.
 test-slow: $(STAMPS)/package $(STAMPS)/dev
-	$(PY) -m pytest -n $(WORKERS) --dist load --slow -m slow $(ARGS)
+	$(PY) -m pytest $(XDIST) --dist load --slow -m slow $(ARGS)
 
 # The CPU kernels, compiled anew with AddressSanitizer and UndefinedBehaviorSanitizer, for every instruction set here.
 sanitize: $(STAMPS)/package $(STAMPS)/dev
-	$(PY) -m pytest -n $(WORKERS) tests/csrc/test_sanitizers.py $(ARGS)
+	$(PY) -m pytest $(XDIST) tests/csrc/test_sanitizers.py $(ARGS)
 
 # The CUDA kernels through merlin_models._C: accesses out of bounds and uninitialized, then races in shared memory.
 sanitize-cuda: $(STAMPS)/package $(STAMPS)/dev
@@ -56,6 +59,19 @@ sanitize-cuda: $(STAMPS)/package $(STAMPS)/dev
 	for tool in memcheck racecheck; do \
 	  compute-sanitizer --tool $$tool --target-processes all --error-exitcode 1 \
 	    $(PY) -m pytest -m gpu $(wildcard tests/ops/test_*_native.py) $(ARGS) || exit 1; done
+
+# The whole package on a CPU, its Python module and its TensorFlow ops too. TensorFlow is as it is, but all memory goes through
+# AddressSanitizer's malloc, Python's as well. Minutes to build, half an hour to run; ARGS may name tests.
+SANITIZED := $(CURDIR)/build/sanitized
+SANITIZED_TESTS := $(addprefix tests/,ops layers optimizers losses samplers blocks models)
+sanitize-package: $(STAMPS)/dev
+	rm -rf $(SANITIZED)/wheel $(SANITIZED)/site
+	$(PIP_WHEEL) -C build-dir=$(SANITIZED)/cmake -C cmake.define.MERLIN_CUDA=OFF \
+	  -C "cmake.define.CMAKE_CXX_FLAGS=-fsanitize=address -fno-omit-frame-pointer -O1 -g1" --wheel-dir $(SANITIZED)/wheel
+	$(PY) -m pip install -qq --no-deps --no-index --target $(SANITIZED)/site $(SANITIZED)/wheel/*.whl
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
+	  ASAN_OPTIONS=detect_leaks=0:detect_odr_violation=0:abort_on_error=1 PYTHONMALLOC=malloc PYTHONPATH=$(SANITIZED)/site \
+	  $(PY) -m pytest $(XDIST) --dist loadfile $(or $(ARGS),$(SANITIZED_TESTS))
 
 bench: $(STAMPS)/package $(STAMPS)/dev
 	$(PY) -m benchmarks.run $(or $(ARGS),embedding_bag --cases smoke --mode forward,full,update)
