@@ -132,5 +132,5 @@ def _within(items: list[Any], dtype: np.dtype) -> bool:
 def _shown(item: Any) -> str:
     if isinstance(item, int) and item.bit_length() > _LONGEST:
         return f"an integer of {item.bit_length()} bits"
-    shown = repr(item)
+    shown = repr(item.item() if isinstance(item, np.generic) else item)
     return shown if len(shown) <= _WIDEST else f"{shown[:_WIDEST]}..."

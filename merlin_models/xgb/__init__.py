@@ -124,7 +124,10 @@ class XGBoost:
         """Scores in the order of the rows, float32 (rows,), or (rows, classes or targets)."""
         self._require_fit()
         features = read_columns(data, self.feature_columns)
-        return self.booster.predict(self._as_matrix(features))
+        rows = len(features[self.feature_columns[0]])
+        if not rows:  # of which XGBoost 3.4 has another shape
+            features = dict.fromkeys(features, np.zeros(1, np.float32))
+        return self.booster.predict(self._as_matrix(features))[:rows]
 
     def evaluate(self, data: Any, k: int = 10) -> dict[str, float]:
         """Recall, precision, MAP, NDCG and MRR at k of rankings, means over queries with a relevant row; else XGBoost's.

@@ -75,6 +75,7 @@ def test_several_targets(rows):
     assert model.target_columns == ["click", "rating"]
     predictions = model.predict(rows)
     assert predictions.shape == (len(rows), 2)
+    assert model.predict(rows[:0]).shape == (0, 2)
     assert np.abs(predictions - rows[["click", "rating"]].to_numpy()).mean() < 0.3
 
 
