@@ -44,9 +44,6 @@ model.fit({"item": np.array([1, 2])}, np.array([0, 1]), verbose=0)
 """
 
 
-# Slow: of three runs of all tests one had a segmentation fault here, where Keras lets go of an iterator of the strategy's.
-# Alone it did not come back. Not explained yet.
-@pytest.mark.slow
 @pytest.mark.parametrize("data", ["arrays", "loader"])
 def test_one_device(data):
     def fit(model):
