@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 from keras import ops
 
+from merlin_models._ids import as_int64
+
 NO_ID = -1
 
 
@@ -179,13 +181,6 @@ def as_candidates(candidates: Any, identifiers: Any, ranked: bool) -> tuple[np.n
             f"Received twice: {repeated[:5].tolist()}"
         )
     return candidates[order], identifiers
-
-
-def as_int64(name: str, ids: np.ndarray) -> np.ndarray:
-    """Integers as int64. Raises ValueError for those from 2**63, which would become negative ones."""
-    if ids.dtype.kind == "u" and ids.size and ids.max() > np.iinfo(np.int64).max:
-        raise ValueError(f"{name} must be less than 2**63. Received: {ids.max()}")
-    return ids.astype(np.int64, copy=False)
 
 
 def pad_lists(ids: Any, padding_id: int = NO_ID) -> Any:

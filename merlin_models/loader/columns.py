@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from merlin_models._ids import as_int64
+
 
 @dataclass(frozen=True)
 class Column:
@@ -167,6 +169,4 @@ def from_arrow(name: str, array: pa.Array, dtype: np.dtype) -> Column:
 
 def _primitive(name: str, array: pa.Array, dtype: np.dtype) -> np.ndarray:
     values = array.to_numpy(zero_copy_only=False)
-    if values.dtype == np.uint64 and dtype == np.int64 and len(values) and values.max() > np.iinfo(np.int64).max:
-        raise ValueError(f"Ids of column '{name}' must be less than 2**63. Received: {values.max()}.")
-    return values.astype(dtype, copy=False)
+    return as_int64(f"Ids of column '{name}'", values) if dtype == np.int64 else values.astype(dtype, copy=False)

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from merlin_models._ids import as_int64
 from merlin_models.blocks.inputs import TARGET_TAGS
-from merlin_models.layers.catalogue import as_int64
 from merlin_models.schema import ColumnSchema, Schema, Tags
 
 

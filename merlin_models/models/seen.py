@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from merlin_models.layers.catalogue import NO_ID, as_int64
+from merlin_models._ids import as_int64
+from merlin_models.layers.catalogue import NO_ID
 
 
 class SeenItems:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from merlin_models.layers.catalogue import as_int64
+from merlin_models._ids import as_int64
 from merlin_models.loader.parquet import open_source
 from merlin_models.schema import Schema, Tags
 

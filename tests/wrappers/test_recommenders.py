@@ -228,3 +228,10 @@ def test_example_of_implicit_runs():
     pytest.importorskip("implicit", reason="needs the extra 'implicit'")
     failed, ran = doctest.testmod(importlib.import_module("merlin_models.implicit"))
     assert (failed, ran > 0) == (0, True)
+
+
+def test_needs_no_tensorflow(run_python):
+    run_python(
+        "import sys, merlin_models.implicit, merlin_models.lightfm, merlin_models.xgb\n"
+        "assert not {'tensorflow', 'keras'} & set(sys.modules)"
+    )
